@@ -1,0 +1,60 @@
+"""The port of the online store: packed states per (view fingerprint, source partition), moved by compare-and-set on the applied offset.
+
+Calls are atomic per source partition and all raise `TransientError` while the store is away (then it is not known whether they happened)
+and `StoreRefused` when it must not be used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from headrace.types import PartitionWrite, StoredStates, TopicPartition, ViewHead
+
+
+class ApplyResult(Enum):
+    """How an apply ended; nothing was written unless OK."""
+
+    OK = "ok"
+    BEHIND = "behind"
+    """Some view's applied offset is not the start of the write."""
+    FENCED = "fenced"
+    """Somebody else has claimed the partition."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """An answer of `claim`: where each view stands, and the id of the source topic the states were made from (None: no state yet)."""
+
+    heads: Mapping[str, ViewHead]
+    topic_id: str | None
+
+
+class StateStore(Protocol):
+    """Where states live for reading now."""
+
+    def claim(self, partition: TopicPartition, views: Sequence[str], owner: bytes) -> Claim:
+        """Make `owner` (a fresh random nonce) the only one whose writes are taken; says where the views stand."""
+
+    def read(self, partition: TopicPartition, views: Sequence[str], keys: Sequence[bytes]) -> StoredStates:
+        """The states of some entities, with owner and heads of the same instant. Keys are any bytes of 1 to 256."""
+
+    def apply(self, owner: bytes, write: PartitionWrite) -> ApplyResult:
+        """Write only if the partition is `owner`'s and each view stands at its `start`; then each stands at its `end`. Sent twice, it answers BEHIND with the views at their `end`."""
+
+    def reset(self, partition: TopicPartition, starts: Mapping[str, int], owner: bytes, topic_id: str) -> ApplyResult:
+        """Drop all states of the given views and let them stand at their start offset, without a watermark: how a rebuild begins. OK or FENCED."""
+
+    def announce(self, slot: str, identity: str) -> None:
+        """Write down who runs a slot (host and pid), over whoever was there."""
+
+    def holder(self, slot: str) -> str | None:
+        """Who announced the slot last."""
+
+    def check(self) -> None:
+        """Ask whether the store may be used (reachable, version, eviction policy); raises `StoreRefused` or `TransientError`."""
+
+    def close(self) -> None:
+        """Close the connections."""

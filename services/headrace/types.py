@@ -1,0 +1,227 @@
+"""The nouns that travel between the stages.
+
+On the hot path everything is a column: a list or a numpy array with one entry per record of the batch. Times are integers,
+milliseconds UTC, named `..._ms`. Nothing here imports anything of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int64s = NDArray[np.int64]
+Int32s = NDArray[np.int32]
+Float64s = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+Headers = list[tuple[str, bytes | None]]
+
+NO_WATERMARK_MS = -(1 << 62)
+"""The watermark of a partition that has shown no event yet: minus infinity that survives subtraction."""
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Bytes with a position, one at a time: for tools and tests, never on the hot path."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class RecordBatch:
+    """The records of one topic that one drain brought, as columns; in each partition they stand in offset order."""
+
+    topic: str
+    partitions: Int32s
+    offsets: Int64s
+    timestamps_ms: Int64s
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    headers: list[Headers | None]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def select(self, rows: Int64s) -> RecordBatch:
+        """The same columns with only the given rows, in the given order."""
+        wanted = rows.tolist()
+        return RecordBatch(
+            topic=self.topic,
+            partitions=self.partitions[rows],
+            offsets=self.offsets[rows],
+            timestamps_ms=self.timestamps_ms[rows],
+            keys=[self.keys[row] for row in wanted],
+            values=[self.values[row] for row in wanted],
+            headers=[self.headers[row] for row in wanted],
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class Drain:
+    """What one pass of `RecordSource.poll` brought: batches (at most one a topic) and the ends of partitions that were reached.
+
+    `ends[p]` is the position behind everything a `read_committed` reader can see of `p` at that moment, transaction markers included.
+    """
+
+    batches: list[RecordBatch]
+    ends: dict[TopicPartition, int]
+
+    def __len__(self) -> int:
+        return sum(len(batch) for batch in self.batches)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class EventBatch:
+    """The accepted events of a record batch, as columns.
+
+    `rows[i]` is the row of event i in `records`. `columns` holds numeric fields as float64 (absent = NaN; booleans as 0 and 1) and
+    text fields as numpy object arrays (absent = None), by field name.
+    """
+
+    records: RecordBatch
+    rows: Int64s
+    entities: list[str]
+    event_times_ms: Int64s
+    columns: dict[str, NDArray[np.float64] | NDArray[np.object_]]
+
+    def __len__(self) -> int:
+        return len(self.entities)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class FeatureVectors:
+    """One feature vector per event, as of `as_of_ms`; `values` is float64 [events, features] in the order of `names`."""
+
+    names: tuple[str, ...]
+    values: Float64s
+    late: Bools
+    as_of_ms: Int64s
+
+
+class Reason(StrEnum):
+    """Why a record was refused. The list is closed, and a name once published never changes its meaning."""
+
+    NULL_VALUE = "NULL_VALUE"
+    """The record has no value."""
+    TOO_LARGE = "TOO_LARGE"
+    """The value is larger than the limit (1 MiB); it was not parsed."""
+    MALFORMED = "MALFORMED"
+    """The value cannot be parsed at all: not JSON, bad UTF-8, truncated, nested too deep, a number JSON does not have."""
+    CONTRACT = "CONTRACT"
+    """The value was parsed but breaks the contract: a missing field, a wrong type, a value out of range."""
+    ENVELOPE = "ENVELOPE"
+    """The CloudEvents envelope is broken: a required attribute is missing or the version is unknown."""
+    BAD_KEY = "BAD_KEY"
+    """The record's key is null, empty, longer than 256 bytes, holds a NUL, or is not the entity key in the event."""
+    EVENT_TIME_INVALID = "EVENT_TIME_INVALID"
+    """The event time is before 2000 or after 2100."""
+    EVENT_TIME_AHEAD = "EVENT_TIME_AHEAD"
+    """The event time is further ahead of the record's timestamp than the source allows (`max_ahead`)."""
+    MODEL_OUTPUT = "MODEL_OUTPUT"
+    """The model gave NaN or infinity for this event, or raised for it; the state has taken the event all the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A refused record: its row in the batch, why, in which stage; `model` names the model where only its score was refused."""
+
+    row: int
+    reason: Reason
+    stage: str
+    error: str
+    """What is wrong and where (a field path), never the offending value."""
+    model: str | None = None
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class OutRecords:
+    """Records to publish on one topic, as columns."""
+
+    topic: str
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    headers: list[Headers]
+    timestamps_ms: list[int]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """What a transaction commits for a source partition: the next offset to consume and the watermark there (None: not known)."""
+
+    offset: int
+    watermark_ms: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogRange:
+    """The offsets a `read_committed` reader can see of a partition: from `start` up to, not with, `end` (the last stable offset)."""
+
+    start: int
+    end: int
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class StateChunk:
+    """Packed states of some entities of one view: state i is `buffer[bounds[i]:bounds[i + 1]]` and belongs to `keys[i]`."""
+
+    keys: list[bytes]
+    buffer: NDArray[np.uint8]
+    bounds: Int64s
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class ViewWrite:
+    """What an apply does to one view of a partition: `start` -> `end`, later chunks over earlier ones, then the deletions."""
+
+    view: str
+    start: int
+    end: int
+    chunks: list[StateChunk]
+    deletions: list[bytes]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class PartitionWrite:
+    """One apply: all views of a partition that move, all or nothing."""
+
+    partition: TopicPartition
+    watermark_ms: int
+    views: list[ViewWrite]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewHead:
+    """Where the store stands for one view of a partition; `offset` is None while it holds no state of it."""
+
+    offset: int | None
+    watermark_ms: int | None
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class StoredStates:
+    """An answer of `StateStore.read`: who owns the partition, and per view its head and the packed states in the order of the keys asked for."""
+
+    owner: bytes | None
+    heads: Mapping[str, ViewHead]
+    states: Mapping[str, Sequence[bytes | None]]
