@@ -6,7 +6,7 @@ and `StoreRefused` when it must not be used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -26,10 +26,24 @@ class ApplyResult(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """An answer of `claim`: where each view stands, and the id of the source topic the states were made from (None: no state yet)."""
+    """An answer of `claim`: where each view stands, and the id of the source topic the states were made from (None: no state yet).
+
+    Views made from different topics give their ids joined by `|`, which is no topic's id.
+    """
 
     heads: Mapping[str, ViewHead]
     topic_id: str | None
+
+
+def one_owner(owners: Iterable[bytes | None]) -> bytes | None:
+    """The owner of a partition: the one all views agree on, None where they do not."""
+    found = set(owners)
+    return found.pop() if len(found) == 1 else None
+
+
+def one_topic_id(topic_ids: Iterable[str | None]) -> str | None:
+    """The topic id of a partition: that of the views that have one, joined by `|` where they differ."""
+    return "|".join(sorted({topic_id for topic_id in topic_ids if topic_id is not None})) or None
 
 
 class StateStore(Protocol):
@@ -42,10 +56,16 @@ class StateStore(Protocol):
         """The states of some entities, with owner and heads of the same instant. Keys are any bytes of 1 to 256."""
 
     def apply(self, owner: bytes, write: PartitionWrite) -> ApplyResult:
-        """Write only if the partition is `owner`'s and each view stands at its `start`; then each stands at its `end`. Sent twice, it answers BEHIND with the views at their `end`."""
+        """Write only if the partition is `owner`'s and each view stands at its `start`; then each stands at its `end`.
+
+        Sent twice, it answers BEHIND with the views at their `end`.
+        """
 
     def reset(self, partition: TopicPartition, starts: Mapping[str, int], owner: bytes, topic_id: str) -> ApplyResult:
-        """Drop all states of the given views and let them stand at their start offset, without a watermark: how a rebuild begins. OK or FENCED."""
+        """Drop all states of the given views and let them stand at their start offset, without a watermark: how a rebuild begins.
+
+        Answers OK or FENCED.
+        """
 
     def announce(self, slot: str, identity: str) -> None:
         """Write down who runs a slot (host and pid), over whoever was there."""
@@ -53,8 +73,11 @@ class StateStore(Protocol):
     def holder(self, slot: str) -> str | None:
         """Who announced the slot last."""
 
-    def check(self) -> None:
-        """Ask whether the store may be used (reachable, version, eviction policy); raises `StoreRefused` or `TransientError`."""
+    def check(self) -> list[str]:
+        """Ask whether the store may be used (reachable, version, eviction policy); the answer holds warnings, mostly none.
+
+        Raises `StoreRefused` or `TransientError`.
+        """
 
     def close(self) -> None:
         """Close the connections."""
