@@ -116,6 +116,15 @@ class FeatureVectors:
     as_of_ms: Int64s
 
 
+class Delivery(StrEnum):
+    """What a prediction topic promises its readers."""
+
+    EXACTLY_ONCE = "exactly_once"
+    """One prediction or dead letter per event and model for `read_committed` readers, whatever dies."""
+    AT_LEAST_ONCE = "at_least_once"
+    """No transaction, lower delay; after a crash a prediction may be repeated, with the id of its first."""
+
+
 class Reason(StrEnum):
     """Why a record was refused. The list is closed, and a name once published never changes its meaning."""
 
@@ -225,3 +234,26 @@ class StoredStates:
     owner: bytes | None
     heads: Mapping[str, ViewHead]
     states: Mapping[str, Sequence[bytes | None]]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Tally:
+    """What became of the records of one source topic in one batch; counted when the batch is definite. `scored`: predictions by model name."""
+
+    topic: str
+    timestamps_ms: Int64s
+    events: int = 0
+    late: int = 0
+    unknown_fields: int = 0
+    scored: dict[str, int] = field(default_factory=dict)
+    refused: list[DeadLetter] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Work:
+    """What one batch leads to: records to publish, offsets to commit with them, and the states to store once that is definite."""
+
+    outputs: list[OutRecords]
+    positions: dict[TopicPartition, Position]
+    writes: list[PartitionWrite]
+    tallies: list[Tally]

@@ -1,0 +1,166 @@
+"""The store follows the log: committed states are applied behind the loop, in order, several batches merged into one apply.
+
+What is added here was committed in Kafka before; so the store is never ahead of the commit, and whatever is lost on the way is folded
+again by the next owner's catch-up. One apply is in flight at a time, in the store's executor; what is added meanwhile is merged: a later
+state of an entity replaces the earlier one, because it is written after it. Reads go through the same executor, so they follow the
+applies already handed over, and are only believed if the partition is still ours and stands where we left it.
+
+Any answer but OK means that memory and store no longer agree; the partition is then named in `turn` and must be recovered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from headrace.errors import PartitionMoved, TransientError
+from headrace.executor import Executor, Outcome
+from headrace.features.state_store import ApplyResult, StateStore
+from headrace.types import PartitionWrite, StoredStates, TopicPartition
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Owned:
+    """A partition of ours: the nonce we claimed it with, where its views stand in the store, and what waits to be applied."""
+
+    owner: bytes
+    applied: dict[str, int]
+    waiting: PartitionWrite | None = None
+    waiting_since_ms: int = 0
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Flight:
+    """One call of the store executor: the writes it carries and whose they are."""
+
+    writes: list[tuple[_Owned, PartitionWrite]]
+    outcome: Outcome[list[ApplyResult | TransientError]]
+    collected: bool = field(default=False)
+
+
+class Applier:
+    """Applies committed states behind the loop and reads states for it."""
+
+    def __init__(
+        self,
+        *,
+        store: StateStore,
+        executor: Executor,
+        now_ms: Callable[[], int],
+        max_delay_ms: int,
+        applied: Callable[[TopicPartition, int], None],
+        count: Callable[[str], None],
+    ) -> None:
+        """`applied(partition, offset)` is told when the store holds everything below offset; `count(result)` gets each apply's result."""
+        self._store = store
+        self._executor = executor
+        self._now_ms = now_ms
+        self._max_delay_ms = max_delay_ms
+        self._tell_applied = applied
+        self._count = count
+        self._owned: dict[TopicPartition, _Owned] = {}
+        self._flight: _Flight | None = None
+        self._moved: list[TopicPartition] = []
+
+    def own(self, partition: TopicPartition, owner: bytes, applied: Mapping[str, int]) -> None:
+        """The partition was claimed with `owner` and its views stand at `applied`."""
+        self._owned[partition] = _Owned(owner=owner, applied=dict(applied))
+
+    def drop(self, partition: TopicPartition) -> None:
+        """Forget the partition and what waits for it; an apply in flight may still happen or not."""
+        self._owned.pop(partition, None)
+
+    def add(self, write: PartitionWrite) -> None:
+        """Apply these states, whose batch is committed; ignored for a partition that is not ours any more."""
+        owned = self._owned.get(write.partition)
+        if owned is None:
+            return
+        if owned.waiting is None:
+            owned.waiting, owned.waiting_since_ms = write, self._now_ms()
+        else:
+            owned.waiting = _merged(owned.waiting, write)
+
+    def turn(self) -> list[TopicPartition]:
+        """Collect what has been applied, hand over what waits; gives the partitions whose store no longer agrees with memory."""
+        if self._flight is not None and self._flight.outcome.done():
+            self._collect()
+        if self._flight is None:
+            self._launch(list(self._owned))
+        moved, self._moved = self._moved, []
+        return moved
+
+    def flush(self, partitions: Sequence[TopicPartition]) -> None:
+        """Wait until everything added for these partitions is applied, or known not to be."""
+        self._collect()
+        self._launch(partitions)
+        self._collect()
+
+    def overdue(self) -> bool:
+        """Whether the store is further behind than allowed, so that the loop must wait for it."""
+        now_ms = self._now_ms()
+        return any(owned.waiting is not None and now_ms - owned.waiting_since_ms > self._max_delay_ms for owned in self._owned.values())
+
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is in flight."""
+        return self._flight is None and all(owned.waiting is None for owned in self._owned.values())
+
+    def read(self, partition: TopicPartition, keys: Sequence[bytes]) -> Mapping[str, Sequence[bytes | None]]:
+        """The stored states of entities per view; raises `PartitionMoved` unless the partition is ours and stands where we left it."""
+        owned = self._owned[partition]
+        answer: StoredStates = self._executor.submit(self._store.read, partition, list(owned.applied), keys).result()
+        self._collect()
+        found = {view: head.offset for view, head in answer.heads.items()}
+        if self._owned.get(partition) is not owned or answer.owner != owned.owner or found != owned.applied:
+            raise PartitionMoved(f"{partition.topic}-{partition.partition}: the store stands at {found}, expected {owned.applied} under our own claim")
+        return answer.states
+
+    def _launch(self, partitions: Sequence[TopicPartition]) -> None:
+        writes: list[tuple[_Owned, PartitionWrite]] = []
+        for partition in partitions:
+            owned = self._owned.get(partition)
+            if owned is not None and owned.waiting is not None:
+                writes.append((owned, owned.waiting))
+                owned.waiting = None
+        if writes:
+            self._flight = _Flight(writes=writes, outcome=self._executor.submit(self._apply, writes))
+
+    def _apply(self, writes: list[tuple[_Owned, PartitionWrite]]) -> list[ApplyResult | TransientError]:
+        """Runs in the store's executor."""
+        results: list[ApplyResult | TransientError] = []
+        for owned, write in writes:
+            try:
+                results.append(self._store.apply(owned.owner, write))
+            except TransientError as away:
+                results.append(away)
+        return results
+
+    def _collect(self) -> None:
+        """Wait for the apply in flight, if any, and take its results."""
+        flight, self._flight = self._flight, None
+        if flight is None:
+            return
+        for (owned, write), result in zip(flight.writes, flight.outcome.result(), strict=True):
+            self._count(result.value if isinstance(result, ApplyResult) else "unknown")
+            if self._owned.get(write.partition) is not owned:
+                continue
+            if result is ApplyResult.OK:
+                owned.applied.update({view.view: view.end for view in write.views})
+                self._tell_applied(write.partition, min(owned.applied.values()))
+            else:
+                self.drop(write.partition)
+                self._moved.append(write.partition)
+
+
+def _merged(first: PartitionWrite, then: PartitionWrite) -> PartitionWrite:
+    """Both writes as one: from the first's start to the last's end; what the later one writes was not deleted, what it deletes was not written."""
+    views = {view.view: view for view in first.views}
+    for later in then.views:
+        earlier = views.get(later.view)
+        if earlier is None:
+            views[later.view] = later
+            continue
+        written = {key for chunk in later.chunks for key in chunk.keys} if earlier.deletions else set()
+        earlier.chunks.extend(later.chunks)
+        earlier.deletions = [key for key in earlier.deletions if key not in written] + later.deletions
+        earlier.end = later.end
+    return PartitionWrite(partition=first.partition, watermark_ms=then.watermark_ms, views=list(views.values()))

@@ -1,0 +1,197 @@
+"""The delivery promise on one screen: one batch, one transaction, and the store after it.
+
+    poll -> fold and score -> (the commit before becomes definite) -> begin, send, commit with offsets -> apply to the store
+
+Every source offset below the committed one has, for a `read_committed` reader, exactly one prediction or dead letter, because predictions
+and offsets are committed in one transaction; features are right, because the store is written only after a *definite* commit, by
+compare-and-set on the offset, and a new owner folds what is missing. Whatever is not definite is never guessed: the producer is thrown
+away, everything in memory is dropped, and every partition is claimed again (`assignment`, `recovery`).
+
+Two freedoms this order leaves are taken. Under a backlog a commit is in flight, in a thread, while the next batch is polled, folded and
+scored; nothing of that batch is sent before the commit is definite. And the store follows the commit (`features/applier`), never more than
+`max_store_delay` behind. Every transition here is a row of the table in `services/README.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from headrace.assignment import Assignment, Path
+from headrace.consume.record_source import RecordSource
+from headrace.errors import PartitionMoved, SlotTaken, TransientError
+from headrace.executor import Executor, Outcome
+from headrace.features.applier import Applier
+from headrace.publish.record_sink import CommitResult, RecordSink
+from headrace.timeline import Timeline
+from headrace.types import Drain, TopicPartition, Work
+from headrace.watch import Watch
+
+IDLE_MS, BUSY_MS, RETRY_MS = 100, 5, 500
+
+
+class Loop:
+    """Moves batches from the source to the sink; a `RebalanceListener`."""
+
+    def __init__(
+        self,
+        *,
+        source: RecordSource,
+        sink: RecordSink,
+        applier: Applier,
+        assignment: Assignment,
+        path: Path,
+        commits: Executor,
+        max_batch: int,
+        overlap_from: int,
+        taken_by: Callable[[], str | None],
+        now_ms: Callable[[], int],
+        watch: Watch,
+    ) -> None:
+        """`overlap_from`: a drain of that many records is a backlog; `taken_by` names who runs our slot, if not we."""
+        self._source, self._sink, self._path, self._commits = source, sink, path, commits
+        self._applier, self._assignment, self._watch = applier, assignment, watch
+        self._max_batch, self._overlap_from, self._taken_by, self._now_ms = max_batch, overlap_from, taken_by, now_ms
+        self._in_flight: tuple[Work, Timeline, Outcome[CommitResult]] | None = None
+        self._sink_open = False
+        self._retry_at_ms = 0
+        self._stopping = False
+
+    def stop(self) -> None:
+        """End after the batch at hand; safe to call from a signal."""
+        self._stopping = True
+
+    def run(self, topics: Sequence[str], *, leave: bool = False) -> None:
+        """Serve until `stop`: the last batch is finished and applied. `leave` gives the partitions up at once instead of keeping them for a restart."""
+        self._source.start(topics, self)
+        try:
+            while not self._stopping:
+                self.turn()
+            self._finish_commit()
+            self._applier.flush(list(self._assignment.partitions))
+        finally:
+            self._source.close(leave=leave)
+            self._sink.close()
+
+    def turn(self) -> None:
+        """One batch, or one look whether there is one."""
+        self._watch.tick(self._assignment)
+        self._claim_what_is_due()
+        timeline = self._watch.timeline()
+        try:
+            drain = self._source.poll(self._max_batch, self._patience_ms())
+        except TransientError as away:
+            self._watch.say("broker away", reason=str(away))
+            return
+        timeline.mark("consume")
+        backlog = len(drain) >= self._overlap_from
+        try:
+            work = self._fold_and_score(drain, timeline)
+        except (TransientError, PartitionMoved) as trouble:
+            if self._finish_commit():
+                self._start_over(str(trouble), reopen=False)
+            return
+        if self._finish_commit() and work is not None:
+            timeline.mark("wait")
+            self._publish(work, timeline, backlog=backlog)
+        if self._applier.overdue():
+            self._applier.flush(list(self._assignment.partitions))
+
+    def _claim_what_is_due(self) -> None:
+        """Claim partitions that are new or in doubt; never while a commit is in flight, which could move the offset that is asked for."""
+        if not self._open_sink():
+            return
+        moved = self._applier.turn()
+        if moved or self._assignment.due():
+            self._finish_commit()
+        self._assignment.recover(moved)
+        self._assignment.turn()
+
+    def _fold_and_score(self, drain: Drain, timeline: Timeline) -> Work | None:
+        """Everything that happens to a batch inside this process; nothing leaves it."""
+        found = self._assignment.sort(drain)
+        for batch in found.replay:
+            self._path.replay(batch, timeline)
+        self._assignment.go_live(found.arrived)
+        return self._path.score(found.live, found.ends, timeline) if found.ends else None
+
+    def _publish(self, work: Work, timeline: Timeline, *, backlog: bool) -> None:
+        """Send one batch and commit it; under a backlog the commit stays in flight."""
+        if not work.positions:
+            self._store(work, timeline)
+            return
+        try:
+            self._sink.begin()
+            group = self._source.group()
+            for records in work.outputs:
+                self._sink.send(records)
+        except TransientError as trouble:
+            result = self._sink.abort()
+            self._watch.transaction(result)
+            self._start_over(str(trouble), reopen=result is not CommitResult.ABORTED)
+            return
+        timeline.mark("produce")
+        self._in_flight = (work, timeline, self._commits.submit(self._sink.commit, work.positions, group))
+        if not backlog:
+            self._finish_commit()
+
+    def _finish_commit(self) -> bool:
+        """Wait until the commit in flight is definite. False: it did not happen or nobody knows, and everything in memory was dropped."""
+        if self._in_flight is None:
+            return True
+        (work, timeline, outcome), self._in_flight = self._in_flight, None
+        result = outcome.result()
+        self._watch.transaction(result)
+        if result is CommitResult.COMMITTED:
+            self._store(work, timeline)
+            return True
+        if result is CommitResult.FENCED and (other := self._taken_by()) is not None:
+            raise SlotTaken(f"our slot is now run by {other}; this worker ends. Give each worker a slot of its own")
+        self._start_over(f"transaction {result.value}", reopen=result is not CommitResult.ABORTED)
+        return False
+
+    def _store(self, work: Work, timeline: Timeline) -> None:
+        """The batch is definite: let the store follow."""
+        timeline.mark("commit")
+        for write in work.writes:
+            self._applier.add(write)
+        self._watch.committed(work, timeline)
+
+    def _start_over(self, reason: str, *, reopen: bool) -> None:
+        """Drop everything in memory and claim every partition again, with a new producer if the old one may hold something."""
+        self._watch.say("starting over", reason=reason)
+        self._sink_open = self._sink_open and not reopen
+        self._assignment.recover(list(self._assignment.partitions))
+
+    def _open_sink(self) -> bool:
+        """Whether there is a producer; a new one fences and aborts whatever an older one with our id left pending."""
+        if not self._sink_open and self._now_ms() >= self._retry_at_ms:
+            try:
+                self._sink.open()
+                self._sink_open = True
+            except TransientError as away:
+                self._retry_at_ms = self._now_ms() + RETRY_MS
+                self._watch.say("producer waits", reason=str(away))
+        return self._sink_open
+
+    def _patience_ms(self) -> int:
+        """How long to wait for a first record: not at all while a commit is in flight, hardly while something else is."""
+        if self._in_flight is not None:
+            return 0
+        return BUSY_MS if self._assignment.claiming() or not self._applier.idle() else IDLE_MS
+
+    def assigned(self, partitions: Sequence[TopicPartition]) -> None:
+        """Inside poll: claim them from the next turn on."""
+        self._watch.rebalanced("assigned", partitions)
+        self._assignment.add(partitions)
+
+    def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        """Inside poll: finish what is in flight for them; their records in the drain at hand are dropped by `Assignment.sort`."""
+        self._watch.rebalanced("revoked", partitions)
+        self._finish_commit()
+        self._applier.flush(partitions)
+        self._assignment.remove(partitions)
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        """Inside poll: they may be somebody else's already; write nothing more for them."""
+        self._watch.rebalanced("lost", partitions)
+        self._assignment.remove(partitions)

@@ -1,0 +1,31 @@
+"""What the path asks of a model, whatever runs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from headrace.types import Float64s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """One score per vector, and those for which there is none: (index of the vector, what is wrong)."""
+
+    scores: Float64s
+    refused: list[tuple[int, str]]
+
+
+class Model(Protocol):
+    """A model version that is loaded and warm."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+
+    @property
+    def version(self) -> str:
+        """Its version."""
+
+    def score(self, values: Float64s) -> Scores:
+        """Score feature vectors, float64 [events, features] in the order of the signature."""
