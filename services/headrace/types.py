@@ -83,6 +83,8 @@ class Drain:
 
     batches: list[RecordBatch]
     ends: dict[TopicPartition, int]
+    broken: dict[TopicPartition, str] = field(default_factory=dict)
+    """Partitions whose position the log does not reach (any more), and why: they stay paused until the next `start_at`."""
 
     def __len__(self) -> int:
         return sum(len(batch) for batch in self.batches)
