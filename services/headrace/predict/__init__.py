@@ -1,1 +1,1 @@
-
+"""Vectors to scores: the model, its signature, its file."""

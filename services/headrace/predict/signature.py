@@ -1,0 +1,166 @@
+"""What a model expects and gives: feature names in order, the views they come from, dtype, output.
+
+The signature travels inside the .onnx file, as one JSON text under one key of its `metadata_props`, so a file that was moved or
+renamed still says what it is. It is compared with the pipeline before the first event is scored: a model fed with the right number
+of wrong columns answers without complaint, and that is the one mistake nothing later would notice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from headrace.errors import SignatureMismatch
+
+METADATA_KEY = "headrace.signature"
+FORMAT = 1
+"""The version of the JSON under `METADATA_KEY`; a reader refuses one it does not know."""
+
+RESTAMP = (
+    "train it on the training frame of this definition (`training_frame`) and stamp it again with `headrace.models.stamp()`, "
+    "or put the definition back"
+)
+
+
+class OutputKind(StrEnum):
+    """What the number that comes out means."""
+
+    PROBABILITY = "probability"
+    """The chance of one class, 0 to 1."""
+    VALUE = "value"
+    """A quantity in a unit of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewVersion:
+    """One feature view as the model was trained on it; the fingerprint covers everything that decides its values."""
+
+    name: str
+    version: int
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """The contract of one model version: `features` in the order of the input's columns, `output` by its name in the file."""
+
+    name: str
+    version: str
+    features: tuple[str, ...]
+    views: tuple[ViewVersion, ...]
+    output: str
+    kind: OutputKind = OutputKind.PROBABILITY
+    class_index: int = 1
+    """The column of a [n, classes] output that is the score; not looked at for [n, 1] and [n]."""
+    dtype: str = "float32"
+
+    def to_metadata(self) -> dict[str, str]:
+        """The entry for `metadata_props`: the same signature gives the same bytes."""
+        return {METADATA_KEY: json.dumps({"format": FORMAT, **asdict(self)}, separators=(",", ":"), sort_keys=True)}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Signature:
+        """The signature in a file's `metadata_props`. Raises `SignatureMismatch` when there is none, or none that can be read."""
+        text = metadata.get(METADATA_KEY)
+        if text is None:
+            raise SignatureMismatch(
+                f"the model carries no signature (no {METADATA_KEY!r} in its metadata_props): write it with `headrace.models.stamp()`"
+            )
+        try:
+            return _parsed(json.loads(text))
+        except (ValueError, TypeError, KeyError) as error:
+            raise SignatureMismatch(
+                f"the signature in the model's metadata_props cannot be read ({type(error).__name__}: {error}): "
+                "write it again with `headrace.models.stamp()`"
+            ) from error
+
+
+class _View(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+
+class Scored(Protocol):
+    """What a signature is compared with: the pipeline as declared."""
+
+    @property
+    def name(self) -> str:
+        """The pipeline's name."""
+
+    @property
+    def feature_names(self) -> Sequence[str]:
+        """What it feeds its model with, in order."""
+
+    @property
+    def views(self) -> Sequence[_View]:
+        """Where the first of them come from."""
+
+
+def check(signature: Signature, pipeline: Scored) -> None:
+    """Prove that the pipeline feeds the model what it was trained on.
+
+    Raises `SignatureMismatch` naming the first difference: a feature by its position, expected by the model and found in the
+    pipeline, or a view whose definition has changed since.
+    """
+    check_features(signature, pipeline.feature_names, f"pipeline {pipeline.name!r}")
+    found = {view.name: view for view in pipeline.views}
+    for expected in signature.views:
+        view = found.pop(expected.name, None)
+        if view is None:
+            said = f"it was trained on view {expected.name!r}, which the pipeline does not have"
+        elif view.version != expected.version:
+            said = f"it was trained on version {expected.version} of view {expected.name!r}, the pipeline has version {view.version}"
+        elif view.fingerprint != expected.fingerprint:
+            said = (
+                f"view {expected.name!r} has the same names but another definition "
+                f"(fingerprint {expected.fingerprint[:16]} when trained, {view.fingerprint[:16]} now)"
+            )
+        else:
+            continue
+        raise _mismatch(signature, f"pipeline {pipeline.name!r}", said)
+    for name in found:
+        raise _mismatch(signature, f"pipeline {pipeline.name!r}", f"the pipeline has view {name!r}, which the model was not trained on")
+
+
+def check_features(signature: Signature, names: Sequence[str], fed_by: str) -> None:
+    """Prove that `names` are the signature's features in the same order; `fed_by` says in the error who gives them."""
+    for position, (expected, found) in enumerate(zip(signature.features, names, strict=False)):
+        if expected != found:
+            raise _mismatch(signature, fed_by, f"feature {position} is {expected!r} in the model and {found!r} there")
+    position = min(len(signature.features), len(names))
+    for owner, extra in (("in the model", signature.features[position:]), ("there", names[position:])):
+        for name in extra:
+            counts = f"{len(signature.features)} features in the model, {len(names)} there"
+            raise _mismatch(signature, fed_by, f"{counts}; the first extra one is feature {position}, {name!r} {owner}")
+
+
+def _mismatch(signature: Signature, fed_by: str, said: str) -> SignatureMismatch:
+    return SignatureMismatch(f"model {signature.name!r} version {signature.version} does not fit {fed_by}: {said}; {RESTAMP}")
+
+
+def _parsed(fields: dict[str, Any]) -> Signature:
+    if fields["format"] != FORMAT:
+        raise ValueError(f"its format is not {FORMAT}")
+    if fields["dtype"] != "float32":
+        raise ValueError("its dtype is not float32")
+    kinds = {"name": str, "version": str, "output": str, "class_index": int, "features": list, "views": list}
+    wrong = [name for name, kind in kinds.items() if not isinstance(fields[name], kind)]
+    wrong += ["features" for feature in fields["features"] if not isinstance(feature, str)]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is of the wrong kind")
+    return Signature(
+        name=fields["name"],
+        version=fields["version"],
+        features=tuple(fields["features"]),
+        views=tuple(ViewVersion(**view) for view in fields["views"]),
+        output=fields["output"],
+        kind=OutputKind(fields["kind"]),
+        class_index=fields["class_index"],
+    )

@@ -1,0 +1,68 @@
+"""The .onnx as a file: metadata in, tensors outside found."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+import onnx
+import pytest
+
+from headrace.errors import DefinitionError
+from headrace.predict import onnx_file
+from tests.unit.predict import small_models
+
+
+def test_metadata_is_added_and_replaced_and_the_rest_stays() -> None:
+    """An entry of the same name is written over, others stay, and the graph is untouched."""
+    before = onnx_file.with_metadata(small_models.linear(), {"a": "1", "b": "2"})
+    after = onnx_file.with_metadata(before, {"b": "3"})
+    parsed = onnx.ModelProto.FromString(after)
+    assert {entry.key: entry.value for entry in parsed.metadata_props} == {"a": "1", "b": "3"}
+    assert parsed.graph == onnx.ModelProto.FromString(small_models.linear()).graph
+
+
+def test_stamping_twice_gives_the_same_bytes() -> None:
+    """The same entries over the same model give the same file, so its sha256 is stable."""
+    once = onnx_file.with_metadata(small_models.linear(), {"a": "1"})
+    assert onnx_file.with_metadata(once, {"a": "1"}) == once
+
+
+def test_tensor_outside_the_file_is_found_in_a_subgraph() -> None:
+    """External data hidden in the branch of an If is found by name."""
+    assert "hidden" in onnx_file.external_tensors(small_models.outside_in_a_subgraph())
+
+
+def test_tensor_outside_the_file_is_found_in_a_function() -> None:
+    """External data hidden in a constant of a local function is found by name."""
+    model = onnx.ModelProto.FromString(small_models.linear())
+    tensor = small_models.weights("in_function", [1.0])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    constant = onnx.helper.make_node("Constant", [], ["c"], value=tensor)
+    model.functions.append(onnx.helper.make_function("local", "f", [], ["c"], [constant], [onnx.helper.make_opsetid("", 17)]))
+    assert onnx_file.external_tensors(model.SerializeToString()) == ["in_function"]
+
+
+def test_whole_model_has_no_tensor_outside() -> None:
+    """A model that keeps everything inside is not accused."""
+    assert onnx_file.external_tensors(small_models.picking()) == []
+
+
+def test_bytes_that_are_no_model_are_refused() -> None:
+    """Random bytes are a DefinitionError, not a protobuf exception."""
+    with pytest.raises(DefinitionError, match="not an ONNX file"):
+        onnx_file.external_tensors(b"\xff\xff\xff not a model")
+
+
+def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where onnx is not installed, what needs it names the package."""
+    real = builtins.__import__
+
+    def without_onnx(name: str, *arguments: Any, **named: Any) -> Any:
+        if name == "onnx":
+            raise ImportError(name)
+        return real(name, *arguments, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without_onnx)
+    with pytest.raises(DefinitionError, match="pip install onnx"):
+        onnx_file.output_names(b"")
