@@ -109,7 +109,12 @@ def test_a_lost_reply_is_a_done_step() -> None:
 def test_somebody_else_may_run_inside_a_pause() -> None:
     """A claim that slips in while an apply is paused fences it: the pause stands before the step, not inside it."""
     store = claimed_store()
-    store.pause = lambda step: None if step == "claim" else store.claim(P0, ["v1"], b"owner-2") and None
+
+    def claim_meanwhile(step: str) -> None:
+        if step == "apply":
+            store.claim(P0, ["v1"], b"owner-2")
+
+    store.pause = claim_meanwhile
     assert store.apply(OWNER, write_of(0, 5, {b"a": b"x"})) is ApplyResult.FENCED
 
 

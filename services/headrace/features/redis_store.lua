@@ -1,0 +1,36 @@
+-- The steps of the online store that must decide and write in one go and are too rare for speed to matter.
+-- Each begins with a line `-- script: <name>`; redis_store.py loads them by that name.
+-- `read` and `apply` are transactions, not scripts: see the head of redis_store.py.
+
+-- script: claim
+-- Makes somebody the only owner of a partition.
+-- KEYS: the `m` hash of each view. ARGV: owner, layout version.
+-- Answers {1, {off, wm, tid} of each view}, or {0, version} when a state has another layout: then nothing was written.
+for _, m in ipairs(KEYS) do
+  local version = redis.call('HGET', m, 'v')
+  if version and version ~= ARGV[2] then
+    return {0, version}
+  end
+end
+local heads = {}
+for i, m in ipairs(KEYS) do
+  redis.call('HSET', m, 'own', ARGV[1], 'v', ARGV[2])
+  heads[i] = redis.call('HMGET', m, 'off', 'wm', 'tid')
+end
+return {1, heads}
+
+-- script: reset
+-- Drops the states of some views and lets them stand at a start, all or none.
+-- KEYS: the `m` hash and the `s` hash of each view in turn. ARGV: owner, layout version, topic id, then the start of each view.
+-- Answers 1, or 0 when another owner has claimed one of them.
+for i = 1, #KEYS, 2 do
+  if redis.call('HGET', KEYS[i], 'own') ~= ARGV[1] then
+    return 0
+  end
+end
+-- Freeing comes first: once a script has written, a full server lets it finish.
+redis.call('UNLINK', unpack(KEYS))
+for i = 1, #KEYS, 2 do
+  redis.call('HSET', KEYS[i], 'own', ARGV[1], 'v', ARGV[2], 'tid', ARGV[3], 'off', ARGV[4 + (i - 1) / 2])
+end
+return 1
