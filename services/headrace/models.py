@@ -1,6 +1,6 @@
 """Models from Python: `stamp()` writes into an ONNX file what it was trained on.
 
-    Path("late_arrival.onnx").write_bytes(stamp("trained.onnx", pipeline, version="1", output="probabilities"))
+Path("late_arrival.onnx").write_bytes(stamp("trained.onnx", pipeline, version="1", output="probabilities"))
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal
 from headrace.definition import Pipeline
 from headrace.errors import DefinitionError
 from headrace.predict import onnx_file
-from headrace.predict.signature import OutputKind, Signature, ViewVersion
+from headrace.predict.signature import OutputKind, Signature, ViewVersion, event_features_fingerprint
 
 
 def signature_of(
@@ -23,6 +23,7 @@ def signature_of(
         version=version,
         features=tuple(pipeline.feature_names),
         views=tuple(ViewVersion(name=view.name, version=view.version, fingerprint=view.fingerprint) for view in pipeline.views),
+        event_features=event_features_fingerprint(pipeline.event_features),
         output=output,
         kind=OutputKind(kind),
         class_index=class_index,

@@ -7,6 +7,7 @@ of wrong columns answers without complaint, and that is the one mistake nothing 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from headrace.errors import SignatureMismatch
+from headrace.expression import Expression
 
 METADATA_KEY = "headrace.signature"
 FORMAT = 1
@@ -51,6 +53,8 @@ class Signature:
     version: str
     features: tuple[str, ...]
     views: tuple[ViewVersion, ...]
+    event_features: str
+    """The fingerprint of the event features: their names and what they compute."""
     output: str
     kind: OutputKind = OutputKind.PROBABILITY
     class_index: int = 1
@@ -102,6 +106,16 @@ class Scored(Protocol):
     def views(self) -> Sequence[_View]:
         """Where the first of them come from."""
 
+    @property
+    def event_features(self) -> Sequence[tuple[str, Expression]]:
+        """What the others compute from the scored event itself."""
+
+
+def event_features_fingerprint(features: Sequence[tuple[str, Expression]]) -> str:
+    """The sha256 of the names and canonical forms of event features, in order, in hex."""
+    form = [[name, expression.canonical()] for name, expression in features]
+    return hashlib.sha256(json.dumps(form, separators=(",", ":"), sort_keys=True).encode()).hexdigest()
+
 
 def check(signature: Signature, pipeline: Scored) -> None:
     """Prove that the pipeline feeds the model what it was trained on.
@@ -127,6 +141,8 @@ def check(signature: Signature, pipeline: Scored) -> None:
         raise _mismatch(signature, f"pipeline {pipeline.name!r}", said)
     for name in found:
         raise _mismatch(signature, f"pipeline {pipeline.name!r}", f"the pipeline has view {name!r}, which the model was not trained on")
+    if event_features_fingerprint(pipeline.event_features) != signature.event_features:
+        raise _mismatch(signature, f"pipeline {pipeline.name!r}", "an event feature has the same name but computes something else")
 
 
 def check_features(signature: Signature, names: Sequence[str], fed_by: str) -> None:
@@ -150,7 +166,7 @@ def _parsed(fields: dict[str, Any]) -> Signature:
         raise ValueError(f"its format is not {FORMAT}")
     if fields["dtype"] != "float32":
         raise ValueError("its dtype is not float32")
-    kinds = {"name": str, "version": str, "output": str, "class_index": int, "features": list, "views": list}
+    kinds = {"name": str, "version": str, "output": str, "event_features": str, "class_index": int, "features": list, "views": list}
     wrong = [name for name, kind in kinds.items() if not isinstance(fields[name], kind)]
     wrong += ["features" for feature in fields["features"] if not isinstance(feature, str)]
     if wrong:
@@ -160,6 +176,7 @@ def _parsed(fields: dict[str, Any]) -> Signature:
         version=fields["version"],
         features=tuple(fields["features"]),
         views=tuple(ViewVersion(**view) for view in fields["views"]),
+        event_features=fields["event_features"],
         output=fields["output"],
         kind=OutputKind(fields["kind"]),
         class_index=fields["class_index"],

@@ -63,9 +63,8 @@ def stamped(model: bytes, **changes: object) -> bytes:
 
 def signature(**changes: object) -> Signature:
     """A signature over `FEATURES`, with changes."""
-    fields: dict[str, object] = {
-        "name": "small", "version": "1", "features": FEATURES, "views": (), "output": "score", "kind": OutputKind.VALUE, "class_index": 1
-    }  # fmt: skip
+    fields: dict[str, object] = {"name": "small", "version": "1", "features": FEATURES, "views": (), "event_features": ""}
+    fields |= {"output": "score", "kind": OutputKind.VALUE, "class_index": 1}
     return Signature(**{**fields, **changes})  # type: ignore[arg-type]
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from headrace.errors import SignatureMismatch
-from headrace.predict.signature import METADATA_KEY, OutputKind, Signature, ViewVersion, check
+from headrace.expression import Expression, col
+from headrace.predict.signature import METADATA_KEY, OutputKind, Signature, ViewVersion, check, event_features_fingerprint
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,18 @@ class _Pipeline:
     name: str
     feature_names: tuple[str, ...]
     views: tuple[_View, ...]
+    event_features: tuple[tuple[str, Expression], ...] = (("dep_delay", col("dep_delay")),)
 
 
 NAMES = ("tail.count_6h", "tail.mean_6h", "dep_delay")
 PIPELINE = _Pipeline("late", NAMES, (_View("tail", 1, "f" * 64),))
 SIGNATURE = Signature(
-    name="late", version="3", features=NAMES, views=(ViewVersion(name="tail", version=1, fingerprint="f" * 64),), output="probabilities"
+    event_features=event_features_fingerprint(PIPELINE.event_features),
+    name="late",
+    version="3",
+    features=NAMES,
+    views=(ViewVersion(name="tail", version=1, fingerprint="f" * 64),),
+    output="probabilities",
 )
 
 
@@ -108,3 +115,10 @@ def test_changed_view_is_named_with_the_fix(views: tuple[_View, ...], said: str)
     """A view that is gone, new, of another version or another definition is named, and the fix is said."""
     with pytest.raises(SignatureMismatch, match=said + r".*training_frame"):
         check(SIGNATURE, replace(PIPELINE, views=views))
+
+
+def test_event_feature_that_computes_something_else_is_refused() -> None:
+    """An event feature under the same name with another expression does not pass."""
+    hidden = replace(PIPELINE, event_features=(("dep_delay", (col("dep_delay") * 60).alias("dep_delay")),))
+    with pytest.raises(SignatureMismatch, match=r"an event feature has the same name but computes something else.*training_frame"):
+        check(SIGNATURE, hidden)
