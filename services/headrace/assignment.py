@@ -46,6 +46,9 @@ class Path(Protocol):
     def drop(self, partition: TopicPartition) -> None:
         """Forget everything about a partition."""
 
+    def applied(self, partition: TopicPartition, offset: int) -> None:
+        """The store holds everything below offset."""
+
     def replay(self, batch: RecordBatch, timeline: Timeline) -> None:
         """Fold records whose predictions are already committed."""
 

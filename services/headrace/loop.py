@@ -60,9 +60,13 @@ class Loop:
         """End after the batch at hand; safe to call from a signal."""
         self._stopping = True
 
+    def start(self, topics: Sequence[str]) -> None:
+        """Join the group; `turn` does the rest."""
+        self._source.start(topics, self)
+
     def run(self, topics: Sequence[str], *, leave: bool = False) -> None:
         """Serve until `stop`: the last batch is finished and applied. `leave` gives the partitions up at once instead of keeping them for a restart."""
-        self._source.start(topics, self)
+        self.start(topics)
         try:
             while not self._stopping:
                 self.turn()
@@ -83,6 +87,10 @@ class Loop:
             self._watch.say("broker away", reason=str(away))
             return
         timeline.mark("consume")
+        if drain.broken:
+            self._watch.say("position lost", partitions=drain.broken)
+            self._finish_commit()
+            self._assignment.recover(drain.broken)
         backlog = len(drain) >= self._overlap_from
         try:
             work = self._fold_and_score(drain, timeline)
@@ -100,10 +108,12 @@ class Loop:
         """Claim partitions that are new or in doubt; never while a commit is in flight, which could move the offset that is asked for."""
         if not self._open_sink():
             return
-        moved = self._applier.turn()
-        if moved or self._assignment.due():
+        turned = self._applier.turn()
+        for partition, offset in turned.applied.items():
+            self._path.applied(partition, offset)
+        if turned.moved or self._assignment.due():
             self._finish_commit()
-        self._assignment.recover(moved)
+        self._assignment.recover(turned.moved)
         self._assignment.turn()
 
     def _fold_and_score(self, drain: Drain, timeline: Timeline) -> Work | None:
@@ -125,9 +135,7 @@ class Loop:
             for records in work.outputs:
                 self._sink.send(records)
         except TransientError as trouble:
-            result = self._sink.abort()
-            self._watch.transaction(result)
-            self._start_over(str(trouble), reopen=result is not CommitResult.ABORTED)
+            self._not_committed(self._sink.abort(), str(trouble))
             return
         timeline.mark("produce")
         self._in_flight = (work, timeline, self._commits.submit(self._sink.commit, work.positions, group))
@@ -140,14 +148,19 @@ class Loop:
             return True
         (work, timeline, outcome), self._in_flight = self._in_flight, None
         result = outcome.result()
+        if result is not CommitResult.COMMITTED:
+            self._not_committed(result, f"transaction {result.value}")
+            return False
         self._watch.transaction(result)
-        if result is CommitResult.COMMITTED:
-            self._store(work, timeline)
-            return True
+        self._store(work, timeline)
+        return True
+
+    def _not_committed(self, result: CommitResult, reason: str) -> None:
+        """A transaction was aborted, or nobody knows: never guess, never resend."""
+        self._watch.transaction(result)
         if result is CommitResult.FENCED and (other := self._taken_by()) is not None:
             raise SlotTaken(f"our slot is now run by {other}; this worker ends. Give each worker a slot of its own")
-        self._start_over(f"transaction {result.value}", reopen=result is not CommitResult.ABORTED)
-        return False
+        self._start_over(reason, reopen=result is not CommitResult.ABORTED)
 
     def _store(self, work: Work, timeline: Timeline) -> None:
         """The batch is definite: let the store follow."""

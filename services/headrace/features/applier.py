@@ -11,7 +11,7 @@ Any answer but OK means that memory and store no longer agree; the partition is 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from headrace.errors import PartitionMoved, TransientError
 from headrace.executor import Executor, Outcome
@@ -35,7 +35,14 @@ class _Flight:
 
     writes: list[tuple[_Owned, PartitionWrite]]
     outcome: Outcome[list[ApplyResult | TransientError]]
-    collected: bool = field(default=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turned:
+    """What happened to applies: the partitions whose store no longer agrees with memory, and up to where the store holds the others."""
+
+    moved: list[TopicPartition]
+    applied: dict[TopicPartition, int]
 
 
 class Applier:
@@ -48,19 +55,17 @@ class Applier:
         executor: Executor,
         now_ms: Callable[[], int],
         max_delay_ms: int,
-        applied: Callable[[TopicPartition, int], None],
         count: Callable[[str], None],
     ) -> None:
-        """`applied(partition, offset)` is told when the store holds everything below offset; `count(result)` gets each apply's result."""
+        """`count(result)` gets each apply's result."""
         self._store = store
         self._executor = executor
         self._now_ms = now_ms
         self._max_delay_ms = max_delay_ms
-        self._tell_applied = applied
         self._count = count
         self._owned: dict[TopicPartition, _Owned] = {}
         self._flight: _Flight | None = None
-        self._moved: list[TopicPartition] = []
+        self._turned = Turned(moved=[], applied={})
 
     def own(self, partition: TopicPartition, owner: bytes, applied: Mapping[str, int]) -> None:
         """The partition was claimed with `owner` and its views stand at `applied`."""
@@ -80,14 +85,14 @@ class Applier:
         else:
             owned.waiting = _merged(owned.waiting, write)
 
-    def turn(self) -> list[TopicPartition]:
-        """Collect what has been applied, hand over what waits; gives the partitions whose store no longer agrees with memory."""
+    def turn(self) -> Turned:
+        """Collect what has been applied, hand over what waits; tells what has happened since the last turn."""
         if self._flight is not None and self._flight.outcome.done():
             self._collect()
         if self._flight is None:
             self._launch(list(self._owned))
-        moved, self._moved = self._moved, []
-        return moved
+        turned, self._turned = self._turned, Turned(moved=[], applied={})
+        return turned
 
     def flush(self, partitions: Sequence[TopicPartition]) -> None:
         """Wait until everything added for these partitions is applied, or known not to be."""
@@ -145,10 +150,10 @@ class Applier:
                 continue
             if result is ApplyResult.OK:
                 owned.applied.update({view.view: view.end for view in write.views})
-                self._tell_applied(write.partition, min(owned.applied.values()))
+                self._turned.applied[write.partition] = min(owned.applied.values())
             else:
                 self.drop(write.partition)
-                self._moved.append(write.partition)
+                self._turned.moved.append(write.partition)
 
 
 def _merged(first: PartitionWrite, then: PartitionWrite) -> PartitionWrite:

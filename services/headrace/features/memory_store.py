@@ -151,6 +151,11 @@ class MemoryStore:
             self._cells = {}
             self._holders = {}
 
+    def head(self, partition: TopicPartition, view: str) -> ViewHead:
+        """Where one view of a partition stands: for tests and `verify`."""
+        with self._lock:
+            return (self._cells.get((partition, view)) or _Cell()).head()
+
     def states(self, partition: TopicPartition, view: str) -> dict[bytes, bytes]:
         """A copy of all packed states of one view of a partition, by entity key: for tests and `verify`."""
         with self._lock:

@@ -1,0 +1,231 @@
+"""A worker: one loop, put together by hand.
+
+`assemble` wires the loop from ports, for every kind of worker; `embedded` gives it the in-memory log and store (the demo, `headrace.testing`);
+`build` gives it Kafka, Redis, the clock and the servers for metrics and probes, from settings. Nothing else constructs these parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from headrace.assignment import Assignment
+from headrace.clock import Clock
+from headrace.consume.record_source import RecordSource
+from headrace.decode.decoder import Decoder
+from headrace.definition import App, Pipeline
+from headrace.errors import DefinitionError
+from headrace.executor import Executor, InlineExecutor, ThreadExecutor
+from headrace.features.applier import Applier
+from headrace.features.memory_store import MemoryStore
+from headrace.features.resident import ResidentStates
+from headrace.features.state_store import StateStore
+from headrace.loop import Loop
+from headrace.memory_log import Hook, MemoryLog, MemorySink, MemorySource, go_on
+from headrace.pipeline import Paths, Scorer, SourcePath
+from headrace.predict.onnx_model import OnnxModel
+from headrace.predict.scores import Model
+from headrace.predict.signature import check
+from headrace.publish.dead_letter import DeadLetters, RefusedShare
+from headrace.publish.encoder import Encoder, HeaderPolicy
+from headrace.publish.record_sink import RecordSink
+from headrace.source import Source
+from headrace.timeline import Timeline
+from headrace.types import Delivery, Position, TopicPartition
+from headrace.watch import Watch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The numbers a worker works by."""
+
+    max_batch: int = 16_384
+    """Records one pass takes at most."""
+    overlap_from: int = 2_048
+    """A drain of that many records is a backlog: its commit stays in flight while the next batch is folded."""
+    max_store_delay_ms: int = 1_000
+    """How far the store may be behind the commit before the loop waits for it."""
+    resident_entities: int = 200_000
+    """Entities kept in memory per source."""
+    refused_share: float = 0.5
+    """The share of dead letters in a window above which the worker stops: then the fault is ours."""
+    refused_window: int = 1_000
+    """That window, in records."""
+    max_value_bytes: int = 1_048_576
+    """Larger values are not parsed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executors:
+    """Where what waits for the outside runs: commits, store calls and claims, each in an order of its own."""
+
+    commits: Executor
+    store: Executor
+    claims: Executor
+
+    def close(self) -> None:
+        """Wait for what is queued."""
+        for executor in (self.claims, self.commits, self.store):
+            executor.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """A worker's ways to the outside world."""
+
+    source: RecordSource
+    sink: RecordSink
+    store: StateStore
+
+
+def inline_executors() -> Executors:
+    """Everything in the calling thread."""
+    return Executors(commits=InlineExecutor(), store=InlineExecutor(), claims=InlineExecutor())
+
+
+def thread_executors() -> Executors:
+    """A thread for each: the hot thread never waits for the outside but where the protocol says so."""
+    return Executors(commits=ThreadExecutor("commits"), store=ThreadExecutor("store"), claims=ThreadExecutor("claims"))
+
+
+def load_models(app: App) -> dict[str, OnnxModel]:
+    """The model of each pipeline, loaded and checked against it. Raises `DefinitionError` or `SignatureMismatch`."""
+    models = {}
+    for pipeline in app.pipelines:
+        if pipeline.model is None:
+            raise DefinitionError(f"Pipeline({pipeline.name!r}) names no model: say model=\"path/to/model.onnx\"")
+        model = OnnxModel.load(pipeline.model, pipeline.feature_names)
+        check(model.signature, pipeline)
+        models[pipeline.name] = model
+    return models
+
+
+def silent_watch(clock: Clock, **told: Callable[..., None]) -> Watch:
+    """A watch that tells nobody but those given by name."""
+    nobody: dict[str, Callable[..., None]] = dict.fromkeys(("tick", "committed", "transaction", "rebalanced", "say"), _nothing)
+    return Watch(**{**nobody, **told}, timeline=lambda: Timeline(clock.monotonic_ns))
+
+
+def _nothing(*_: object, **__: object) -> None:
+    """Nobody listens."""
+
+
+def embedded(
+    app: App,
+    *,
+    log: MemoryLog,
+    store: MemoryStore,
+    clock: Clock,
+    models: Mapping[str, Model] | None = None,
+    slot: str = "0",
+    limits: Limits | None = None,
+    watch: Watch | None = None,
+    pause: Hook = go_on,
+) -> Loop:
+    """The same loop on a log and a store in memory, in the calling thread; `prepare_embedded` makes the topics first."""
+    return assemble(
+        app,
+        ports=Ports(
+            source=MemorySource(log, group=app.name, member=None, pause=pause),
+            sink=MemorySink(log, transactional_id=f"{app.name}.{slot}", pause=pause),
+            store=store,
+        ),
+        models=load_models(app) if models is None else models,
+        clock=clock,
+        executors=inline_executors(),
+        watch=watch or silent_watch(clock),
+        applied=_nothing,
+        limits=limits or Limits(),
+    )
+
+
+def prepare_embedded(app: App, log: MemoryLog, partitions: int) -> None:
+    """What `headrace apply` does on Kafka: the topics of an app, and the starting offsets of its group."""
+    for source in app.sources:
+        log.create_topic(source.topic, partitions)
+        for number in range(partitions):
+            partition = TopicPartition(source.topic, number)
+            log.group(app.name).offsets.setdefault(partition, Position(offset=0, watermark_ms=None))
+    for topic in (app.dead_letters, *(pipeline.predictions for pipeline in app.pipelines)):
+        log.create_topic(topic, partitions)
+
+
+def assemble(  # noqa: PLR0913 - this is where everything meets
+    app: App,
+    *,
+    ports: Ports,
+    models: Mapping[str, Model],
+    clock: Clock,
+    executors: Executors,
+    watch: Watch,
+    applied: Callable[[str], None],
+    limits: Limits,
+    delivery: Delivery = Delivery.EXACTLY_ONCE,
+    headers: HeaderPolicy = HeaderPolicy.FULL,
+    taken_by: Callable[[], str | None] = lambda: None,
+) -> Loop:
+    """A loop from its parts. `models`: by pipeline name; `applied` is told each store apply's result."""
+    applier = Applier(store=ports.store, executor=executors.store, now_ms=clock.now_ms, max_delay_ms=limits.max_store_delay_ms, count=applied)
+    paths = Paths({source.topic: _source_path(app, source, applier, models, clock, limits, headers) for source in app.sources})
+    assignment = Assignment(
+        source=ports.source,
+        store=ports.store,
+        applier=applier,
+        path=paths,
+        executor=executors.claims,
+        now_ms=clock.now_ms,
+        delivery=delivery,
+        say=watch.say,
+    )
+    return Loop(
+        source=ports.source,
+        sink=ports.sink,
+        applier=applier,
+        assignment=assignment,
+        path=paths,
+        commits=executors.commits,
+        max_batch=limits.max_batch,
+        overlap_from=limits.overlap_from,
+        taken_by=taken_by,
+        now_ms=clock.now_ms,
+        watch=watch,
+    )
+
+
+def _source_path(  # noqa: PLR0913, PLR0917
+    app: App, source: Source, applier: Applier, models: Mapping[str, Model], clock: Clock, limits: Limits, headers: HeaderPolicy
+) -> SourcePath:
+    """The path of one source topic: its views, and every pipeline that scores it."""
+    views = app.views_of(source)
+    states = ResidentStates(views=views, read=applier.read, capacity=limits.resident_entities)
+    names = [f"{view.name}.{feature}" for view in views for feature in view.feature_names]
+    return SourcePath(
+        source=source,
+        decoder=Decoder(source, max_value_bytes=limits.max_value_bytes),
+        states=states,
+        scorers=[_scorer(app, pipeline, models[pipeline.name], names, headers) for pipeline in app.pipelines_of(source)],
+        dead_letters=DeadLetters(app.name, app.dead_letters),
+        share=RefusedShare(limits.refused_share, limits.refused_window),
+        now_ms=clock.now_ms,
+    )
+
+
+def _scorer(app: App, pipeline: Pipeline, model: Model, names: Sequence[str], headers: HeaderPolicy) -> Scorer:
+    from_views = pipeline.feature_names[: len(pipeline.feature_names) - len(pipeline.event_features)]
+    return Scorer(
+        pipeline=pipeline,
+        model=model,
+        encoder=Encoder(
+            app=app.name,
+            source_topic=pipeline.source.topic,
+            pipeline=pipeline.name,
+            predictions=pipeline.predictions,
+            feature_names=pipeline.feature_names,
+            publish_features=pipeline.publish_features,
+            model_name=model.name,
+            model_version=model.version,
+            fingerprint=pipeline.fingerprint,
+            headers=headers,
+        ),
+        columns=[names.index(name) for name in from_views],
+    )

@@ -1,0 +1,67 @@
+"""T01: the real loop through thousands of orders of events; and the mutants that it must catch."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.world import FAULTS, Burst, Counters, World
+
+EXAMPLES = int(os.environ.get("HEADRACE_TEST_SCHEDULES", "300"))
+BURSTS = 100
+
+bursts = st.builds(Burst, steps=st.integers(1, 30), order=st.integers(0, 2**32), fault=st.sampled_from(FAULTS))
+schedules = st.lists(bursts, min_size=BURSTS, max_size=BURSTS)
+
+
+def plain_schedule(seed: int) -> list[Burst]:
+    """A schedule drawn from a seed alone."""
+    draw = random.Random(seed)
+    return [Burst(draw.randint(1, 30), draw.getrandbits(32), draw.choice(FAULTS)) for _ in range(BURSTS)]
+
+
+def violations(seed: int, totals: Counters) -> list[str]:
+    """Run a plain schedule and check the world."""
+    world = World(seed=seed)
+    world.run(plain_schedule(seed))
+    totals.add(world.counters)
+    return world.check()
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink])
+@given(seed=st.integers(0, 2**16), schedule=schedules)
+def test_the_protocol_keeps_its_promise(seed: int, schedule: list[Burst]) -> None:
+    """Whatever dies, lies or comes late: one result per offset, features and state equal to the fold, everything done in the end."""
+    world = World(seed=seed)
+    world.run(schedule)
+    assert world.check() == []
+
+
+def test_the_schedules_do_damage() -> None:
+    """The schedules abort transactions, fence producers, lose replies, and make partitions catch up and be rebuilt: else they would prove nothing."""
+    totals = Counters()
+    for seed in range(20):
+        assert violations(seed, totals) == [], f"seed {seed}"
+    print(totals)
+    assert min(totals.aborted, totals.unknown, totals.fenced, totals.catch_ups, totals.rebuilds, totals.rollbacks) > 0
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_is_caught(name: str) -> None:
+    """A weaker protocol is caught within 200 schedules."""
+    mutant: Callable[[], AbstractContextManager[None]] = MUTANTS[name]  # type: ignore[assignment]
+    totals = Counters()
+    with mutant():
+        for seed in range(200):
+            found = violations(seed, totals)
+            if found:
+                print(f"{name} caught by schedule {seed}: {found[0]}")
+                return
+    pytest.fail(f"{name} was not caught in 200 schedules")

@@ -1,0 +1,477 @@
+"""The world of the simulation: the real loop on the log and the store in memory, driven through every order of events.
+
+Each worker process is a set of greenlets: its hot loop and what its executors run. Every call to the outside world is a step: there the
+greenlet hands over to the scheduler, which decides who goes on and whether a commit's request or reply is lost. A kill drops the greenlets
+of a process without running their `finally`. A *schedule* is a list of bursts: so many steps, ordered by a drawn integer, then one fault.
+What is wrong in the end is found by `tests.audit`; to that come *stuck* (not everything committed and applied) and *refused* (a partition was
+given up although nobody reset anything).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import greenlet
+import numpy as np
+
+import headrace as hr
+from headrace.apps.worker import Executors, Limits, Ports, assemble
+from headrace.clock import ManualClock
+from headrace.errors import SlotTaken
+from headrace.features.memory_store import MemoryStore, Snapshot
+from headrace.loop import Loop
+from headrace.memory_log import Fate, MemoryLog, MemorySink, MemorySource
+from headrace.predict.scores import Scores
+from headrace.publish.record_sink import CommitResult
+from headrace.timeline import Timeline
+from headrace.types import Float64s, Position, Record, TopicPartition
+from headrace.watch import Watch
+from tests.audit import Audit
+
+TOPIC, PREDICTIONS = "visits", "visit.predictions"
+PARTITIONS = 2
+SLOTS = 3
+START_MS = 1_700_000_000_000
+SNAPSHOTS = 12
+
+
+class Visit(hr.Event):
+    """The contract of the simulated source."""
+
+    who: str
+    at: hr.EventTime
+    seq: int
+
+
+visits = hr.Source(TOPIC, Visit, key="who", time="at", lateness="2s")
+recent = hr.FeatureView(
+    "recent",
+    entity="who",
+    source=visits,
+    features=[
+        hr.count(over=["5s", "1h"]),
+        hr.sum("seq", over="1h"),
+        hr.mean(hr.col("seq") * hr.col("seq") / 7.0, over=["5s", "1h"]),
+        hr.std("seq", over="1h"),
+        hr.last("seq"),
+        hr.seconds_since_last(),
+    ],
+)
+app = hr.App("sim", pipelines=[hr.Pipeline("visit", views=[recent], predictions=PREDICTIONS)])
+
+
+class Killed(BaseException):
+    """Raised in a greenlet of a process that is dead, should it ever run again."""
+
+
+class SumModel:
+    """A model that is nothing but arithmetic."""
+
+    name, version = "sum", "1"
+
+    def score(self, values: Float64s) -> Scores:
+        """The sum of what is there."""
+        return Scores(scores=np.nansum(values, axis=1), refused=[])
+
+
+class Task(greenlet.greenlet):
+    """A line of execution of one process."""
+
+    def __init__(self, process: Process, run: Callable[[], None]) -> None:
+        super().__init__(run)
+        self.process = process
+        self.step = "start"
+        self.waits_for: SimOutcome | None = None
+        self.fate: Fate | None = None
+
+    def runnable(self) -> bool:
+        """Whether it could go on."""
+        return not self.dead and (self.waits_for is None or self.waits_for.ready)
+
+
+class SimOutcome:
+    """The answer of a call that another greenlet runs."""
+
+    def __init__(self) -> None:
+        self.ready = False
+        self.answer: Any = None
+        self.error: Exception | None = None
+
+    def done(self) -> bool:
+        return self.ready
+
+    def result(self) -> Any:
+        task = greenlet.getcurrent()
+        while not self.ready:
+            assert isinstance(task, Task)
+            task.waits_for = self
+            task.process.world.hub.switch()
+            if task.process.dead:
+                raise Killed
+        if isinstance(task, Task):
+            task.waits_for = None
+        if self.error is not None:
+            raise self.error
+        return self.answer
+
+
+class SimExecutor:
+    """Runs calls one after another in a greenlet of its own."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._queue: list[tuple[Callable[..., Any], tuple[Any, ...], SimOutcome]] = []
+        self._running = False
+
+    def submit(self, call: Callable[..., Any], /, *arguments: Any) -> SimOutcome:
+        outcome = SimOutcome()
+        self._queue.append((call, arguments, outcome))
+        if not self._running:
+            self._running = True
+            self._process.spawn(self._run)
+        return outcome
+
+    def close(self) -> None:
+        """The process is dropped as a whole."""
+
+    def _run(self) -> None:
+        while self._queue:
+            call, arguments, outcome = self._queue.pop(0)
+            try:
+                outcome.answer = call(*arguments)
+            except Exception as error:
+                outcome.error = error
+            outcome.ready = True
+        self._running = False
+
+
+class Process:
+    """One worker process in a slot."""
+
+    def __init__(self, world: World, slot: int, number: int) -> None:
+        self.world, self.slot = world, slot
+        self.identity = f"host:{number}"
+        self.dead = False
+        self.tasks: list[Task] = []
+        self.source = MemorySource(world.log, group=app.name, member=f"slot-{slot}-{number}", pause=world.pause)
+        self.loop = world.assemble(self)
+        self.spawn(self._run)
+
+    def spawn(self, run: Callable[[], None]) -> None:
+        """Begin a line of execution; it runs when the scheduler says so."""
+        task = Task(self, run)
+        task.parent = self.world.hub
+        self.tasks.append(task)
+
+    def _run(self) -> None:
+        self.world.store.announce(str(self.slot), self.identity)
+        try:
+            self.loop.run([TOPIC])
+        except SlotTaken:
+            self.dead = True
+        except Killed:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever ends a worker in this world is a finding
+            self.world.problems.append(f"a worker ended: {type(error).__name__}: {error}")
+            self.dead = True
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """So many steps in an order drawn from `order`, then a fault."""
+
+    steps: int
+    order: int
+    fault: str
+
+
+FAULTS: Sequence[str] = ["rebalance"] * 10 + ["evict"] * 10 + ["tell"] * 10 + ["kill"] * 10 + ["expire"] * 10 + ["rollback"] * 10 + ["flush"] * 2 + ["twin"] * 2 + ["none"] * 6
+"""The faults, in the proportions in which schedules draw them."""
+
+
+@dataclass
+class Counters:
+    """What a run went through; a run without damage proves nothing."""
+
+    steps: int = 0
+    kills: int = 0
+    rebalances: int = 0
+    aborted: int = 0
+    unknown: int = 0
+    fenced: int = 0
+    catch_ups: int = 0
+    rebuilds: int = 0
+    overlapped: int = 0
+    rollbacks: int = 0
+
+    def add(self, other: Counters) -> None:
+        """Add another run's."""
+        for name in vars(self):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+def make_records(seed: int, count: int) -> list[tuple[int, bytes, bytes, int]]:
+    """(partition, key, value, timestamp) of a small log: four entities, some events out of order, some late, a few refused."""
+    draw = random.Random(seed)
+    answer = []
+    now_ms = START_MS
+    for seq in range(count):
+        now_ms += draw.choice([0, 40, 300, 700])
+        entity = draw.randrange(4)
+        at_ms = now_ms - draw.choice([0, 0, 0, 0, 900, 2_600])
+        value = json.dumps({"who": f"e{entity}", "at": at_ms, "seq": seq}).encode()
+        if draw.random() < 0.05:
+            value = b"{"
+        answer.append((entity % PARTITIONS, f"e{entity}".encode(), value, now_ms))
+    return answer
+
+
+class World:
+    """Log, store, processes and the scheduler."""
+
+    def __init__(self, *, seed: int = 0, count: int = 40, limits: Limits | None = None) -> None:
+        self.hub = greenlet.getcurrent()
+        self.clock = ManualClock(START_MS + 10_000_000)
+        self.log = MemoryLog(self.clock)
+        self.log.hold_markers = True
+        self.log.create_topic(TOPIC, PARTITIONS)
+        self.log.create_topic(PREDICTIONS, PARTITIONS)
+        self.log.create_topic(app.dead_letters, PARTITIONS)
+        self.store = MemoryStore(pause=self._before_store)
+        self.snapshots: list[Snapshot] = []
+        self.problems: list[str] = []
+        self.counters = Counters()
+        self.calm = False
+        self._limits = limits or Limits(max_batch=4, overlap_from=2, max_store_delay_ms=300, refused_share=1.1)
+        self._draw = random.Random(seed)
+        self._started = 0
+        for partition, key, value, timestamp_ms in make_records(seed, count):
+            self.log.append(TOPIC, partition, key, value, None, timestamp_ms)
+        self.partitions = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
+        group = self.log.group(app.name)
+        for partition in self.partitions:
+            group.offsets[partition] = Position(offset=0, watermark_ms=None)
+        self.ends = {partition: self.log.end_offset(partition) for partition in self.partitions}
+        self.processes: list[Process] = []
+        self.slots: list[Process] = [self.start(slot) for slot in range(SLOTS)]
+
+    # ------------------------------------------------------------------------------------------------------------ building
+
+    def start(self, slot: int) -> Process:
+        """A new process in a slot."""
+        self._started += 1
+        process = Process(self, slot, self._started)
+        self.processes.append(process)
+        return process
+
+    def assemble(self, process: Process) -> Loop:
+        """The real loop on this world's ports."""
+        return assemble(
+            app,
+            ports=Ports(source=process.source, sink=MemorySink(self.log, transactional_id=f"{app.name}.{process.slot}", pause=self.pause), store=self.store),
+            models={"visit": SumModel()},
+            clock=self.clock,
+            executors=Executors(commits=SimExecutor(process), store=SimExecutor(process), claims=SimExecutor(process)),
+            watch=Watch(
+                tick=_nothing,
+                committed=_nothing,
+                transaction=self._count_transaction,
+                rebalanced=_nothing,
+                say=self._hear,
+                timeline=lambda: Timeline(self.clock.monotonic_ns),
+            ),
+            applied=_nothing,
+            limits=self._limits,
+            taken_by=lambda: None if (holder := self.store.holder(str(process.slot))) == process.identity else holder,
+        )
+
+    def _count_transaction(self, result: CommitResult) -> None:
+        name = {CommitResult.ABORTED: "aborted", CommitResult.UNKNOWN: "unknown", CommitResult.FENCED: "fenced"}.get(result)
+        if name is not None:
+            setattr(self.counters, name, getattr(self.counters, name) + 1)
+
+    def _hear(self, event: str, **fields: Any) -> None:
+        if event == "partition given up":
+            self.problems.append(f"refused: {fields['reason']}")
+        elif event == "partition catches up":
+            self.counters.catch_ups += 1
+            self.counters.rebuilds += bool(fields["rebuilt"])
+
+    # ----------------------------------------------------------------------------------------------------------- scheduling
+
+    def pause(self, step: str) -> Fate | None:
+        """A step of some process: hand over to the scheduler; what it answers is the step's fate."""
+        task = greenlet.getcurrent()
+        if not isinstance(task, Task):
+            return None
+        if task.process.dead:
+            raise Killed
+        task.step = step
+        self.hub.switch()
+        if task.process.dead:
+            raise Killed
+        fate, task.fate = task.fate, None
+        return fate
+
+    def _before_store(self, step: str) -> None:
+        self.pause(step)
+        if step in {"claim", "apply", "reset"}:
+            self.snapshots = [*self.snapshots, self.store.snapshot()][-SNAPSHOTS:]
+
+    def step(self, draw: random.Random) -> bool:
+        """Let one line of execution, or one marker, go one step further; False when nothing can."""
+        if self.log.undelivered and draw.random() < 0.3:
+            self.log.deliver(draw.randrange(len(self.log.undelivered)))
+            return True
+        living = [task for process in self.processes if not process.dead for task in process.tasks if task.runnable()]
+        if not living:
+            return False
+        task = draw.choice(living)
+        if not self.calm:
+            if task.step in {"end", "abort"}:
+                chance = draw.random()
+                task.fate = Fate.LOST_REQUEST if chance < 0.08 else Fate.LOST_REPLY if chance < 0.16 else None
+            elif task.step in {"heartbeat", "drain"} and draw.random() < 0.5:
+                task.fate = Fate.LOST_REQUEST
+        task.switch()
+        self.clock.advance(7)
+        self.counters.steps += 1
+        if task.dead:
+            task.process.tasks.remove(task)
+        return True
+
+    def run(self, schedule: Sequence[Burst]) -> None:
+        """Run a schedule, then bring the world to rest."""
+        for burst in schedule:
+            draw = random.Random(burst.order)
+            for _ in range(burst.steps):
+                self.step(draw)
+            getattr(self, f"_{burst.fault}")(draw)
+        self._rest()
+
+    # --------------------------------------------------------------------------------------------------------------- faults
+
+    def _members(self) -> list[str]:
+        return list(self.log.group(app.name).members)
+
+    def _rebalance(self, draw: random.Random) -> None:
+        """An orderly rebalance: everybody is told in time."""
+        members = self._members()
+        if not members:
+            return
+        targets: dict[str, list[TopicPartition]] = {member: [] for member in members}
+        for partition in self.partitions:
+            targets[draw.choice(members)].append(partition)
+        self.log.group(app.name).reassign(targets)
+        self.counters.rebalances += 1
+
+    def _evict(self, draw: random.Random) -> None:
+        """A session time-out: an owner is thrown out and not told; it goes on as a zombie."""
+        members = self._members()
+        owners = [member for member in members if self.log.group(app.name).members[member].owned]
+        if owners and len(members) > 1:
+            self.log.group(app.name).evict(draw.choice(owners))
+            self.counters.rebalances += 1
+
+    def _tell(self, draw: random.Random) -> None:
+        """Every process hears of the group once, if it gets that far."""
+        for process in self.processes:
+            for task in process.tasks:
+                if not process.dead and task.step in {"heartbeat", "drain"} and task.runnable():
+                    task.fate = None
+                    task.switch()
+        del draw
+
+    def _kill(self, draw: random.Random) -> None:
+        """Kill -9 of a process; a new one starts in its slot, the group learns of the death now or never."""
+        slot = draw.randrange(SLOTS)
+        old = self.slots[slot]
+        old.dead = True
+        members = self.log.group(app.name).members
+        if old.source.member_id in members:
+            self.log.group(app.name).evict(old.source.member_id)
+        self.slots[slot] = self.start(slot)
+        self.counters.kills += 1
+
+    def _twin(self, draw: random.Random) -> None:
+        """A second process with a slot that is taken: the older one must give way."""
+        slot = draw.randrange(SLOTS)
+        self.slots[slot] = self.start(slot)
+
+    def _expire(self, draw: random.Random) -> None:
+        """The transaction time-out of a pending transaction."""
+        pending = self.log.pending()
+        if pending:
+            self.log.expire(draw.choice(pending))
+
+    def _rollback(self, draw: random.Random) -> None:
+        """The store loses its last writes."""
+        if self.snapshots:
+            index = draw.randrange(len(self.snapshots))
+            self.store.restore(self.snapshots[index])
+            del self.snapshots[index:]
+            self.counters.rollbacks += 1
+
+    def _flush(self, draw: random.Random) -> None:
+        """The store loses everything."""
+        self.store.flush()
+        self.snapshots.clear()
+        del draw
+
+    def _none(self, draw: random.Random) -> None:
+        """No fault this time."""
+
+    # ------------------------------------------------------------------------------------------------------------ the end
+
+    def _rest(self) -> None:
+        """No more losses: everything hears, expires and settles; one process of each slot lives on."""
+        self.calm = True
+        draw = random.Random(1)
+        for process in self.processes:
+            if process not in self.slots:
+                process.dead = True
+                if process.source.member_id in self.log.group(app.name).members:
+                    self.log.group(app.name).evict(process.source.member_id)
+        for name in self.log.pending():
+            self.log.expire(name)
+        for _ in range(40_000):
+            if not self.step(draw) or (self.counters.steps % 50 == 0 and self._at_rest()):
+                break
+        while self.log.undelivered:
+            self.log.deliver()
+
+    def _at_rest(self) -> bool:
+        group = self.log.group(app.name)
+        if any(group.offsets[partition].offset != self.ends[partition] for partition in self.partitions) or self.log.undelivered or self.log.pending():
+            return False
+        return all(self.store.head(partition, recent.fp).offset == self.ends[partition] for partition in self.partitions)
+
+    # -------------------------------------------------------------------------------------------------------------- checks
+
+    def check(self) -> list[str]:
+        """Everything that is wrong; empty when the promise was kept."""
+        found = list(self.problems)
+        group = self.log.group(app.name)
+        audit = Audit(app)
+        for partition in self.partitions:
+            audit.fold(partition, self.log.read(partition))
+            committed, head = group.offsets[partition].offset, self.store.head(partition, recent.fp)
+            if not committed == head.offset == self.ends[partition]:
+                found.append(f"stuck: partition {partition.partition} is committed to {committed} and applied to {head.offset} of {self.ends[partition]}")
+        found += audit.compare_results({"visit": self._all(PREDICTIONS)}, self._all(app.dead_letters))
+        if not any(problem.startswith("stuck") for problem in found):
+            for partition in self.partitions:
+                stored, head = self.store.states(partition, recent.fp), self.store.head(partition, recent.fp)
+                found += audit.compare_states(partition, recent.fp, stored, head)
+        return found
+
+    def _all(self, topic: str) -> list[Record]:
+        return [record for number in range(PARTITIONS) for record in self.log.read(TopicPartition(topic, number))]
+
+
+def _nothing(*_: Any) -> None:
+    """Nobody listens."""
