@@ -1,0 +1,166 @@
+"""What we write, as structs: the JSON Schemas in `schemas/` come from here, and so does every example that must decode for ever.
+
+A prediction is one JSON object; its Kafka key is the source record's key and its timestamp the source record's. Members that are absent
+are left out, never null; inside `features` null says that a feature has no value (NaN) for this event. Inside a major version members may
+be added, never removed, renamed or given another type (FULL_TRANSITIVE), so readers must ignore members they do not know.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import inspect
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, cast
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from headrace.types import Reason
+
+Role = Literal["champion", "challenger", "shadow"]
+
+PREDICTION_TYPE = "headrace.prediction.v1"
+"""The CloudEvents type of a prediction; the number is the major version of the contract."""
+
+FIRST_BYTES = 1024
+"""How much of a value a pointer keeps."""
+
+
+class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """Who gave the score."""
+
+    name: Annotated[str, Meta(description="Name of the model.")]
+    version: Annotated[str, Meta(description="Its version: one immutable registration.")]
+    role: Annotated[Role, Meta(description="champion or challenger: published and acted on; shadow: kept apart.")]
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+    """The score that one model version gave one event."""
+
+    id: Annotated[
+        str,
+        Meta(
+            description="<source topic>-<partition>-<offset>-<model>, for a shadow with @<version> behind it:"
+            " the same event and model always give the same id, so a reader can drop repeats."
+        ),
+    ]
+    entity: Annotated[str, Meta(description="The entity key of the event; also the key of the record.")]
+    event_time: Annotated[int, Meta(description="When the event happened, milliseconds UTC.")]
+    score: Annotated[float, Meta(description="The model's output, finite.")]
+    model: ModelVersion
+    late: Annotated[bool, Meta(description="The event came later than the source allows: it was scored, but changed no state.")]
+    join: Annotated[str, Meta(description="What the event's outcome will be joined by.")] | UnsetType = UNSET
+    segments: Annotated[dict[str, str], Meta(description="Declared segments of the event.")] | UnsetType = UNSET
+    features: (
+        Annotated[dict[str, float | None], Meta(description="The feature vector that was scored, by name; null: no value.")] | UnsetType
+    ) = UNSET
+    contributions: Annotated[dict[str, float], Meta(description="What features contributed most to the score.")] | UnsetType = UNSET
+    scored_at: Annotated[int, Meta(description="When the score was computed, milliseconds UTC: the only wall clock in the record.")]
+
+
+class PredictionHeaders(msgspec.Struct, frozen=True, kw_only=True, rename={"content_type": "content-type"}):
+    """The Kafka headers of a prediction under `HeaderPolicy.FULL`, all UTF-8 text: CloudEvents 1.0 in binary mode, then ours."""
+
+    ce_specversion: Literal["1.0"]
+    ce_id: Annotated[str, Meta(description="The prediction's id.")]
+    ce_type: Literal["headrace.prediction.v1"]
+    ce_source: Annotated[str, Meta(description="/headrace/<app>/<pipeline>")]
+    ce_time: Annotated[str, Meta(description="The event time, RFC 3339.")]
+    content_type: Literal["application/json"]
+    traceparent: Annotated[str, Meta(description="Carried on from the source record.")] | UnsetType = UNSET
+    tracestate: Annotated[str, Meta(description="Carried on from the source record.")] | UnsetType = UNSET
+    source: Annotated[str, Meta(description="<topic>/<partition>/<offset> of the source record.")] | UnsetType = msgspec.field(
+        default=UNSET, name="headrace-source"
+    )
+    fingerprint: Annotated[str, Meta(description="Names the definitions the features came from.")] | UnsetType = msgspec.field(
+        default=UNSET, name="headrace-fingerprint"
+    )
+
+
+class DeadLetterHeaders(msgspec.Struct, frozen=True, kw_only=True):
+    """The headers of a dead letter behind its original ones, all UTF-8 text: KIP-1034 names, then ours. The last of a name counts."""
+
+    exception: Annotated[str, Meta(description="headrace.Reason.<reason>")] = msgspec.field(name="__streams.errors.exception")
+    error: Annotated[str, Meta(description="What is wrong and where, never the offending value.")] = msgspec.field(
+        name="__streams.errors.message"
+    )
+    topic: Annotated[str, Meta(description="Topic of the refused record.")] = msgspec.field(name="__streams.errors.topic")
+    partition: Annotated[str, Meta(pattern="^[0-9]+$")] = msgspec.field(name="__streams.errors.partition")
+    offset: Annotated[str, Meta(pattern="^[0-9]+$")] = msgspec.field(name="__streams.errors.offset")
+    reason: Annotated[Reason, Meta(description="From the closed list of reasons.")] = msgspec.field(name="headrace-reason")
+    stage: Annotated[str, Meta(description="The stage that refused it.")] = msgspec.field(name="headrace-stage")
+    app: Annotated[str, Meta(description="The app that refused it.")] = msgspec.field(name="headrace-app")
+    version: Annotated[str, Meta(description="The version of headrace that refused it.")] = msgspec.field(name="headrace-version")
+    attempts: Annotated[str, Meta(pattern="^[0-9]+$", description="How often it was refused, replays included.")] = msgspec.field(
+        name="headrace-attempts"
+    )
+    model: Annotated[str, Meta(description="The one model whose score is missing; absent: all of them.")] | UnsetType = msgspec.field(
+        default=UNSET, name="headrace-model"
+    )
+    pointer: Annotated[Literal["1"], Meta(description="The value is a pointer, version 1.")] | UnsetType = msgspec.field(
+        default=UNSET, name="headrace-pointer"
+    )
+
+
+class Bytes(msgspec.Struct, frozen=True, kw_only=True):
+    """What a pointer keeps of bytes that did not fit."""
+
+    size: Annotated[int, Meta(ge=0, description="Bytes.")]
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    first: Annotated[str, Meta(description="The first 1,024 bytes, base64.")]
+
+
+class DeadLetterPointer(msgspec.Struct, frozen=True, kw_only=True):
+    """The value of a dead letter whose original does not fit the dead-letter topic: where to find it and how to know it.
+
+    `key` and `headers` are there where even the original key and headers did not fit; then the dead letter has no key and only our headers.
+    """
+
+    topic: str
+    partition: Annotated[int, Meta(ge=0)]
+    offset: Annotated[int, Meta(ge=0)]
+    timestamp: Annotated[int, Meta(description="Of the refused record, milliseconds UTC.")]
+    value: Bytes | None
+    key: Bytes | UnsetType | None = UNSET
+    headers: Annotated[int, Meta(ge=0, description="How many headers were left out.")] | UnsetType = UNSET
+
+
+def kept_of(content: bytes | None) -> Bytes | None:
+    """Size, hash and beginning of bytes that do not fit; None stays None."""
+    if content is None:
+        return None
+    return Bytes(
+        size=len(content), sha256=hashlib.sha256(content).hexdigest(), first=base64.b64encode(content[:FIRST_BYTES]).decode("ascii")
+    )
+
+
+def encode(written: msgspec.Struct) -> bytes:
+    """The JSON of one struct of this module: for what is written one at a time."""
+    return msgspec.json.encode(written)
+
+
+def decode_prediction(value: bytes) -> Prediction:
+    """The prediction in a record's value; members it does not know are ignored. Raises `ValueError`."""
+    return msgspec.json.decode(value, type=Prediction)
+
+
+def decode_pointer(value: bytes) -> DeadLetterPointer:
+    """The pointer in a dead letter's value (header `headrace-pointer`). Raises `ValueError`."""
+    return msgspec.json.decode(value, type=DeadLetterPointer)
+
+
+def check_headers(struct: type[PredictionHeaders | DeadLetterHeaders], headers: Sequence[tuple[str, bytes | None]]) -> None:
+    """Raise `ValueError` where the last headers of their names are not what `struct` says; other headers are ignored."""
+    texts = {name: None if text is None else text.decode("utf-8") for name, text in headers}
+    msgspec.convert(texts, type=struct)
+
+
+def json_schema(struct: type[msgspec.Struct], name: str) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of one struct of this module, its `$id` made of `name`."""
+    (root,), definitions = msgspec.json.schema_components([struct], ref_template="#/$defs/{name}")
+    schema = cast("dict[str, Any]", definitions.pop(root["$ref"].rsplit("/", 1)[1]))
+    for described in (schema, *definitions.values()):
+        described["description"] = inspect.cleandoc(described["description"])
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"urn:headrace:{name}:v1", **schema}
+    return {**schema, "$defs": definitions} if definitions else schema
