@@ -42,12 +42,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Draw the seed, make the run's folder and scrub the environment, before any test module is imported."""
-    if config.option.seed is None:
-        config.option.seed = random.SystemRandom().randrange(1 << 31)
-    config.option.hypothesis_seed = str(config.option.seed)
-    if not hasattr(config, "workerinput"):
+    given = getattr(config, "workerinput", None)  # in a process that xdist started
+    if given is not None:
+        config.option.seed, config.option.run_folder = given["seed"], given["run_folder"]
+    else:
         _end_what_is_left_of_dead_runs()
         config.option.run_folder = tempfile.mkdtemp(prefix=f"{RUN_FOLDER}{os.getpid()}-")
+        if config.option.seed is None:
+            config.option.seed = random.SystemRandom().randrange(1 << 31)
+    config.option.hypothesis_seed = str(config.option.seed)
     for name in set(os.environ) - KEPT:
         if not name.startswith(KEPT_PREFIXES):
             del os.environ[name]
@@ -55,6 +58,12 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["XDG_STATE_HOME"] = os.environ["XDG_CONFIG_HOME"] = config.option.run_folder
     os.environ["TZ"] = "Asia/Kathmandu"
     time.tzset()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process of xdist the seed and the folder of the run."""
+    node.workerinput.update(seed=node.config.option.seed, run_folder=node.config.option.run_folder)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
