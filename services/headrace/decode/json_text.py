@@ -16,7 +16,7 @@ import numpy as np
 MAX_DEPTH = 200
 """Levels of objects and arrays. Python's own limit, 1,000 with the calls in progress, lies safely above."""
 
-JOINED_BYTES = 8_388_608
+JOINED_BYTES = 1_048_576
 """Values of a batch are looked at together up to this size, and one by one above it, so that memory stays bounded."""
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)

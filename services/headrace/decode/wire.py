@@ -12,7 +12,6 @@ The whole contract is checked, whichever fields are used: what becomes a dead le
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -72,16 +71,16 @@ def _bounded_number(field: ContractField) -> Any:  # noqa: ANN401 as above
 
 
 def _integer_bounds(field: ContractField, *, of: str) -> msgspec.Meta:
-    """The least and the largest integer that satisfy all bounds, within 64 bits."""
+    """The least and the largest integer that satisfy all bounds (pydantic has seen to it that they are whole), within 64 bits."""
     least, largest = INT64_MIN, INT64_MAX
     if field.ge is not None:
-        least = max(least, math.ceil(field.ge))
+        least = max(least, int(field.ge))
     if field.gt is not None:
-        least = max(least, math.floor(field.gt) + 1)
+        least = max(least, int(field.gt) + 1)
     if field.le is not None:
-        largest = min(largest, math.floor(field.le))
+        largest = min(largest, int(field.le))
     if field.lt is not None:
-        largest = min(largest, math.ceil(field.lt) - 1)
+        largest = min(largest, int(field.lt) - 1)
     if least > largest:
         raise DefinitionError(f"{of}: no integer of 64 bits satisfies its bounds; correct ge, gt, le or lt")
     return msgspec.Meta(ge=least, le=largest)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Sequence
+from importlib import metadata
 
 from headrace.errors import TooManyRefused
 from headrace.publish.records import DeadLetterPointer, encode, kept_of
@@ -31,12 +32,12 @@ BATCH_BYTES, HEADER_BYTES = 100, 10
 class DeadLetters:
     """Writes the dead letters of one app. Keeps nothing."""
 
-    def __init__(self, app: str, topic: str, *, version: str, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
-        """`version` is that of headrace; `max_record_bytes` what the topic takes of one record, everything included."""
+    def __init__(self, app: str, topic: str, *, version: str | None = None, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
+        """`version` is that of headrace, None for the one installed; `max_record_bytes` what the topic takes of one record in all."""
         self.topic = topic
         self._max_record_bytes = max_record_bytes
         self._app = ("headrace-app", app.encode())
-        self._version = ("headrace-version", version.encode())
+        self._version = ("headrace-version", (version or installed_version()).encode())
 
     def encode(self, records: RecordBatch, refused: Sequence[DeadLetter]) -> OutRecords:
         """One dead letter per refusal, in the order given; a record refused by two models gives two."""
@@ -101,6 +102,14 @@ def record_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> in
     """An upper bound of what a record takes on its topic, uncompressed and alone in its batch."""
     content = sum(HEADER_BYTES + len(name.encode()) + len(text or b"") for name, text in headers)
     return BATCH_BYTES + len(key or b"") + len(value or b"") + content
+
+
+def installed_version() -> str:
+    """The version of headrace that runs; `unknown` where it runs from its source folder without being installed."""
+    try:
+        return metadata.version("headrace")
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def attempts(headers: Headers) -> int:
