@@ -44,7 +44,8 @@ class LocalProcess:
             return None
         pid = int(known["pid"])
         _reap(pid)
-        return pid if _started(pid) == known["started"] else None
+        started = _started(pid)
+        return pid if started is not None and started == known["started"] else None
 
     def start(self, arguments: Sequence[str | Path], *, environment: Mapping[str, str], output: Path) -> int:
         """Start it, output appended to a file. Raises `FatalError` when it runs already or cannot be started."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import FatalError
-from headrace.local_process import LocalProcess
+from headrace.local_process import LocalProcess, wait_until
 from headrace.local_stack import KafkaServer, RedisServer, Stack, free_port
 
 Make = Callable[..., Stack]
@@ -88,6 +88,16 @@ def test_kafka_comes_back_after_kill_with_the_same_cluster(own_stack: Make) -> N
     broker.start()
     broker.wait_ready()
     assert broker.pid != before
+
+
+def test_a_program_that_ends_at_once_does_not_count_as_running(tmp_path: Path) -> None:
+    """A program may be over before its start time is read; it was never a running one then."""
+    true = shutil.which("true")
+    assert true is not None
+    for attempt in range(20):
+        process = LocalProcess(tmp_path / f"{attempt}.json")
+        process.start([true], environment={}, output=tmp_path / "out")
+        wait_until(lambda: process.pid is None, what="the program is over", deadline_s=10)  # noqa: B023 - it ends before the next turn
 
 
 def test_a_pid_that_now_belongs_to_another_program_is_never_signalled(tmp_path: Path) -> None:

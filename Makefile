@@ -1,0 +1,80 @@
+# What CI calls and what you call. Each target first makes the virtual environment it needs from a hash-locked list of packages; uv does
+# it where uv is on the PATH, else python3 with its own pip.
+
+PYTHON ?= python3
+ARGS   ?=
+
+UV     := $(shell command -v uv 2>/dev/null)
+VENV   := .venv
+DEMO   := .venv-demo
+RUN    := $(VENV)/bin/python -m
+
+.DEFAULT_GOAL := help
+.PHONY: help demo check test test-faults bench stack stack-down lock
+
+help: ## Say what there is
+	@echo "make ...       (ARGS='...' is handed on to the command)"
+	@sed -n 's/^\([a-z-]*\):.*## /  \1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+
+demo: $(DEMO)/ready ## Replay a year of real flights through the engine, in one process; no server, no network
+	PYTHONPATH=services $(DEMO)/bin/python -m headrace demo $(ARGS)
+
+check: $(VENV)/ready ## Lint, format, types, import contracts
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(VENV)/bin/lint-imports --no-logo
+
+# Without Maven or Java the tests that need Kafka are skipped, visibly; with CI=true that is a failure.
+test: $(VENV)/ready ## All tests but the long ones, on a real Kafka and a real Redis of their own
+	$(RUN) headrace stack fetch || test "$$CI" != true
+	$(RUN) pytest -n 2 --dist worksteal -m "not faults and not bench" $(ARGS)
+
+test-faults: $(VENV)/ready ## The long tests: servers and processes killed, paused, rolled back; one after another
+	$(RUN) headrace stack fetch
+	$(RUN) pytest -m faults --long $(ARGS)
+
+bench: $(VENV)/ready ## Measure against the raw client loops, in one run; writes build/bench.json
+	$(RUN) headrace stack fetch
+	PYTHONPATH=. $(RUN) tests.bench $(ARGS)
+
+stack: $(VENV)/ready ## Start a real Kafka and a real Redis here, without Docker
+	$(RUN) headrace stack up $(ARGS)
+
+stack-down: $(VENV)/ready ## End them and remove their state
+	$(RUN) headrace stack down $(ARGS)
+
+COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
+
+lock: ## Choose the newest packages that pyproject.toml allows, and write deploy/requirements*.txt anew (needs uv)
+	$(COMPILE) --upgrade pyproject.toml --extra dev --extra demo --output-file deploy/requirements-dev.txt
+	$(COMPILE) pyproject.toml --constraint deploy/requirements-dev.txt --output-file deploy/requirements.txt
+	$(COMPILE) deploy/requirements-demo.in --overrides deploy/requirements-demo.overrides --constraint deploy/requirements-dev.txt \
+	  --output-file deploy/requirements-demo.txt
+
+# ------------------------------------------------------------------------------------------------------------ environments
+
+ifdef UV
+make_venv = uv venv --quiet --clear --python $(PYTHON) $(1)
+install   = uv pip install --quiet --python $(1)/bin/python
+else
+make_venv = $(PYTHON) -m venv --clear $(1)
+install   = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
+endif
+
+new_enough = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "headrace needs Python 3.11 or newer; name one: make PYTHON=python3.11 ...")'
+
+$(VENV)/ready: deploy/requirements-dev.txt pyproject.toml
+	@$(new_enough)
+	@echo "making $(VENV) from $<"
+	@$(call make_venv,$(VENV))
+	@$(call install,$(VENV)) --require-hashes --no-deps -r $<
+	@$(call install,$(VENV)) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEMO)/ready: deploy/requirements-demo.txt
+	@$(new_enough)
+	@echo "making $(DEMO) from $<"
+	@$(call make_venv,$(DEMO))
+	@$(call install,$(DEMO)) --require-hashes --no-deps -r $<
+	@touch $@
