@@ -71,18 +71,18 @@ def table_path() -> Path:
     return path
 
 
-def read_departures(path: Path | None = None) -> Departures:
-    """Read the year. `path` is a zip with one table of the same columns, by default that of the installed package."""
+def read_departures(path: Path | None = None, *, limit: int | None = None) -> Departures:
+    """Read the year, or its first `limit` departures. `path` is a zip with one such table, by default that of the installed package."""
     where = table_path() if path is None else path
     with zipfile.ZipFile(where) as archive:
         (name,) = archive.namelist()
         header, *lines = archive.read(name).decode("ascii").splitlines()
     if header != COLUMNS:
         raise SettingsError(f"{where} is another table than expected: its columns are {header}")
-    return _departures(lines)
+    return _departures(lines, limit)
 
 
-def _departures(lines: list[str]) -> Departures:
+def _departures(lines: list[str], limit: int | None) -> Departures:
     hours_ms: dict[str, int] = {}
     weekdays: dict[tuple[str, str, str], int] = {}
     rows: list[tuple[int, str, bytes, bytes, int, int, float]] = []
@@ -127,7 +127,7 @@ def _departures(lines: list[str]) -> Departures:
         late_at_arrival = float("nan") if arrived == MISSING else float(arrived)
         rows.append((departed_ms, flight_id, tail.encode(), value.encode(), int(month), late, late_at_arrival))
     rows.sort()
-    departed, ids, keys, values, months, dep_delay, arr_delay = zip(*rows, strict=True)
+    departed, ids, keys, values, months, dep_delay, arr_delay = zip(*rows[:limit], strict=True)
     return Departures(
         flight_ids=list(ids),
         keys=list(keys),

@@ -1,0 +1,103 @@
+"""The closing report as people read it; `report.py` has the same as numbers."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from headrace.demo.report import MODEL, Judged, Report
+
+BAR = 20
+LEAST_SHOWN = 0.05
+NAMES = {"auc": "AUC", "brier": "Brier", "log_loss": "log loss"}
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the report, section by section."""
+    console.print()
+    _records(report, console)
+    _times(report, console)
+    if report.judged is not None:
+        _judged(report.judged, report, console)
+    failures = report.failures()
+    for failure in failures:
+        console.print(Text.assemble(("NOT RIGHT  ", "bold red"), failure))
+    if not failures:
+        console.print(
+            Text.assemble(("OK  ", "bold green"), "every record has exactly one prediction or dead letter, every bad one the right reason")
+        )
+
+
+def _records(report: Report, console: Console) -> None:
+    refused = sum(report.dead_letters.values())
+    console.print(
+        Text.assemble(
+            (f"{report.records:,} records", "bold"),
+            f" = {report.predictions:,} predictions + {refused:,} dead letters; {report.late:,} late",
+        )
+    )
+    if report.planted:
+        table = _table("planted among the flights", "records", "became")
+        for one in report.planted:
+            became = ", ".join(f"{reason} {count}" if len(one.became) > 1 else reason for reason, count in one.became.items())
+            table.add_row(one.kind, f"{one.planted}", Text(became, style="" if one.right else "red"))
+        table.add_section()
+        table.add_row("dead letters", f"{refused}", ", ".join(f"{reason} {count}" for reason, count in report.dead_letters.items()))
+        console.print(table)
+    console.print()
+
+
+def _times(report: Report, console: Console) -> None:
+    console.print(
+        Text.assemble(
+            (f"{report.events_per_second:,.0f} events/s", "bold"),
+            f" through the whole loop; a record spends {report.loop_p50_ms:.0f} ms (p50), {report.loop_p99_ms:.0f} ms (p99) in it, "
+            "waiting for its batch included",
+        )
+    )
+    for title, unit, spent in (("microseconds a record", "", report.stage_us), ("seconds", " s", report.seconds)):
+        shown = ", ".join(f"{name} {value:.1f}{unit}" for name, value in spent.items() if value >= LEAST_SHOWN)
+        console.print(Text(f"{title}: {shown}", style="dim"))
+    console.print()
+
+
+def _judged(judged: Judged, report: Report, console: Console) -> None:
+    console.print(
+        Text.assemble(
+            ("July to December", "bold"),
+            f": {judged.events:,} flights with a known arrival, {judged.late_share:.1%} more than 15 minutes late; "
+            f"{report.model['name']} version {report.model['version']} was trained on January to June",
+        )
+    )
+    table = _table("predictor", *NAMES.values())
+    for name, found in judged.by_predictor.items():
+        style = "bold" if name == MODEL else ""
+        table.add_row(Text(name, style=style), *(Text(f"{getattr(found, field):.4f}", style=style) for field in NAMES))
+    console.print(table)
+    console.print()
+    table = _table("chance said", "flights", "said", "came late", "")
+    for part in judged.calibration:
+        table.add_row(
+            f"{part.low:.0%} to {part.high:.0%}",
+            f"{part.events:,}",
+            f"{part.predicted:.1%}",
+            f"{part.observed:.1%}",
+            _bar(part.observed),
+        )
+    console.print(table)
+    console.print(f"calibration error {judged.calibration_error:.2%} (said against came, weighted by flights)", highlight=False)
+    console.print()
+
+
+def _bar(share: float) -> Text:
+    return Text("#" * round(share * BAR), style="cyan")
+
+
+def _table(first: str, *columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim", show_edge=False)
+    table.add_column(first)
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("became", "") else "right")
+    return table

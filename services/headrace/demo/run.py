@@ -1,0 +1,44 @@
+"""The whole demo in order: read the year, plant bad records, replay, judge."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from headrace.clock import Clock
+from headrace.demo.events import read_departures
+from headrace.demo.planted import plant
+from headrace.demo.report import Report, report
+from headrace.demo.screen import Stage
+
+
+def run(stage: Stage, clock: Clock, *, bad: int, limit: int | None) -> Report:
+    """Replay the first `limit` departures of the year (None: all) with `bad` records planted among them."""
+    with _without_collections():
+        with stage.phase("reading the flights", "reading the flights of 2013") as say:
+            departures = read_departures(limit=limit)
+            planted = plant(departures, bad)
+            say(f"{departures.flights:,} flights of 2013 from New York, {len(departures):,} departures; {len(planted)} bad records planted")
+        with stage.phase("loading", "loading the engine and the model") as say:
+            # These load numba and onnxruntime, a second that belongs to this phase: something is on the screen already.
+            from headrace.demo.flights import app  # noqa: PLC0415
+            from headrace.demo.replay import Replay  # noqa: PLC0415
+
+            replay = Replay(app, departures, planted, clock=clock)
+            say("engine and model loaded")
+        with stage.replaying(departures, len(departures) + len(planted)):
+            replayed = replay.run(stage)
+        return report(departures, replayed, model=replay.model, seconds=stage.seconds)
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Everything made here lives until the end, so looking for garbage among millions of objects would only cost time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

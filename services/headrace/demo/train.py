@@ -1,0 +1,92 @@
+"""Trains the demo's model: gradient boosted trees on January to June, features from the fold that serves them.
+
+The result is deterministic: one thread, fixed seeds, exact sums. Run it with `headrace demo train`; it needs the packages of the `dev`
+extra. A test trains again and compares scores with the committed file.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.decode.decoder import Decoder
+from headrace.demo.events import Departures
+from headrace.demo.flights import late_arrival
+from headrace.demo.report import LAST_MONTH_OF_TRAINING
+from headrace.features.resident import ResidentStates
+from headrace.models import stamp
+from headrace.types import NO_WATERMARK_MS, Float64s, RecordBatch, TopicPartition
+
+if TYPE_CHECKING:
+    import lightgbm
+
+VERSION = "1"
+TREES, LEAVES, LEARNING_RATE, LEAST_IN_LEAF = 120, 8, 0.15, 200
+OPSET = 15
+PARAMETERS = {
+    "objective": "binary",
+    "num_leaves": LEAVES,
+    "learning_rate": LEARNING_RATE,
+    "min_data_in_leaf": LEAST_IN_LEAF,
+    "num_threads": 1,
+    "deterministic": True,
+    "force_row_wise": True,
+    "seed": 20_130_101,
+    "verbose": -1,
+}
+
+
+def train(frame: Float64s, departures: Departures) -> bytes:
+    """The stamped model. `frame` is the training frame of all departures, in their order; float32 from here on, as when scoring."""
+    import lightgbm  # noqa: PLC0415 - training is for those who have the `dev` extra
+
+    known = ~np.isnan(departures.late) & (departures.months <= LAST_MONTH_OF_TRAINING)
+    rows: NDArray[np.float32] = frame[known].astype(np.float32)
+    booster = lightgbm.train(PARAMETERS, lightgbm.Dataset(rows, departures.late[known]), num_boost_round=TREES)
+    return stamp(_onnx(booster, rows.shape[1]), late_arrival, version=VERSION, output="probabilities")
+
+
+def _onnx(booster: lightgbm.Booster, features: int) -> bytes:
+    """The trees as ONNX, probabilities as a tensor [rows, 2]."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the converter warns of its own dependencies
+        from onnxmltools import convert_lightgbm  # noqa: PLC0415
+        from onnxmltools.convert.common.data_types import FloatTensorType  # noqa: PLC0415
+
+        converted = convert_lightgbm(
+            booster,
+            name=late_arrival.name,
+            initial_types=[("features", FloatTensorType([None, features]))],
+            zipmap=False,
+            target_opset=OPSET,
+        )
+    return bytes(converted.SerializeToString())
+
+
+def frame_of(departures: Departures) -> Float64s:
+    """The feature vector of every departure, as of its own time, folded from the log one event after the other."""
+    topic, count = late_arrival.source.topic, len(departures)
+    partition = TopicPartition(topic, 0)
+    decoder = Decoder(late_arrival.source)
+    views = late_arrival.views
+    states = ResidentStates(views=views, read=lambda _, keys: {view.fp: [None] * len(keys) for view in views}, capacity=10_000_000)
+    states.start(partition, {view.fp: 0 for view in views}, NO_WATERMARK_MS)
+    parts = []
+    for first in range(0, count, 16_384):
+        end = min(first + 16_384, count)
+        batch = RecordBatch(
+            topic=topic,
+            partitions=np.zeros(end - first, np.int32),
+            offsets=np.arange(first, end),
+            timestamps_ms=departures.departed_ms[first:end],
+            keys=list(departures.keys[first:end]),
+            values=list(departures.values[first:end]),
+            headers=[None] * (end - first),
+        )
+        events = decoder.decode(batch).events
+        columns = [expression.evaluate(events.columns) for _, expression in late_arrival.event_features]
+        parts.append(np.column_stack([states.fold(events).values, *columns]))
+    return np.concatenate(parts)
