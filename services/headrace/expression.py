@@ -80,6 +80,10 @@ class Expression:
         """The event fields it reads."""
         return frozenset(_fields(self._node))
 
+    def field(self) -> str | None:
+        """The name of the field, if it is nothing but a field."""
+        return self._node.name if isinstance(self._node, _Field) else None
+
     def canonical(self) -> Canonical:
         """A JSON form that is equal for equal computations; aliases are left out."""
         return _canonical(self._node)

@@ -2,7 +2,8 @@
 
 Declarations become features, one per window. Features share what they can: those over panes with the same value, filter, window and pane
 share a *lane* (one row of panes), those of the newest event with the same value and filter share a *cell*. What an event gives to a lane or
-cell is one number, or nothing: a *stream*, one per pair of value and filter.
+cell is one number, or nothing: a *stream*, one per pair of value and filter. Counting events needs no lane of its own beside the lane of a
+field that every event has.
 
 The fingerprint is the sha256 of the view's canonical JSON; it names the state in the store. Whatever decides about state is in it, so a
 changed definition never meets the state of another. Limits: the entity is the key of the source; at most 4,096 panes a window.
@@ -205,7 +206,7 @@ class FeatureView:
         cells: dict[int, NewestCell] = {}
         keys: list[tuple[int, int, int] | int] = []
         for feature in self.features:
-            stream = Stream(value=feature.value, where=feature.where)
+            stream = self._stream(feature)
             streams.setdefault(stream.key(), stream)
             number = list(streams).index(stream.key())
             if feature.aggregation.of == "panes":
@@ -222,6 +223,17 @@ class FeatureView:
         places: dict[tuple[int, int, int] | int, int] = {key: place for place, key in enumerate(lanes)}
         places |= {key: place for place, key in enumerate(cells)}
         self.places = tuple(places[key] for key in keys)
+
+    def _stream(self, feature: Feature) -> Stream:
+        """What events give to a feature. Where they are only counted, a field that all of them have and another feature uses will do."""
+        if feature.value is None and feature.aggregation.of == "panes":
+            always = {field.name for field in self.source.contract if not field.optional and field.kind != "text"}
+            for other in self.features:
+                name = None if other.value is None else other.value.field()
+                shape = (other.window_ms, other.pane_ms, Stream(value=None, where=other.where).key())
+                if name in always and shape == (feature.window_ms, feature.pane_ms, Stream(value=None, where=feature.where).key()):
+                    return Stream(value=other.value, where=other.where)
+        return Stream(value=feature.value, where=feature.where)
 
 
 _VARINT_BYTES = 10

@@ -1,0 +1,272 @@
+"""The states of recently seen entities in memory, and the fold over them.
+
+An entity has one row, shared by all views of its source. A row comes from the store (or from nothing, for a new entity) the first time an
+event asks for it, and stays until it is among the least recently used of more than `capacity`, or until its windows are all empty. What was
+folded but is not yet in the store is never given up: a row may go only when everything packed from it has been applied.
+
+    missing --read--> resident --fold--> touched --pack--> packed --applied--> resident --evicted--> missing
+                                                             |
+                                                             `--swept (all windows empty): deleted from the store--> missing
+
+Sweeping is amortised: each pack looks at a few rows more than it packs. A deletion and a later state of the same entity never stand in one
+write of ours; whoever merges writes lets a later chunk cancel an earlier deletion (the store applies chunks first, then deletions). Until a
+deletion is applied, a read may still give the old state: no window sees any of it, so folding on from it gives the same bytes.
+
+Limits: entities that were evicted are not swept until an event or a look at them brings them back; an evicted hot set larger than memory
+costs reads, never answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+
+import numpy as np
+
+from headrace.features import watermark
+from headrace.features.rows import EntityRows
+from headrace.features.tables import Events
+from headrace.features.view import FeatureView
+from headrace.types import Bools, EventBatch, FeatureVectors, Int32s, Int64s, PartitionWrite, StateChunk, TopicPartition, ViewWrite
+
+Read = Callable[[TopicPartition, Sequence[bytes]], Mapping[str, Sequence[bytes | None]]]
+"""Packed states of entities per view (`FeatureView.fp`), in the order of the keys; None for an entity the store does not hold."""
+
+_MOST_CELLS = 3_000_000
+"""Panes in memory beyond which rows are given up too: 144 MB."""
+_NEVER = -1
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Partition:
+    """A partition of ours: where each view started and how far it is packed, and the rows of its entities."""
+
+    slot: int
+    starts: Int64s
+    ends: dict[str, int]
+    watermark_ms: int
+    applied: int = _NEVER
+    rows: dict[str, int] = field(default_factory=dict)
+
+
+class ResidentStates:
+    """States of recently seen entities in all views of one source.
+
+    `read` fetches packed states, already checked for owner and offset; what it raises (`TransientError`, `PartitionMoved`) leaves
+    everything as it was before the call that needed it. Not for use by several threads.
+    """
+
+    def __init__(self, *, views: Sequence[FeatureView], read: Read, capacity: int = 200_000) -> None:
+        self.views = tuple(views)
+        self.names = tuple(f"{view.name}.{feature}" for view in self.views for feature in view.feature_names)
+        self._lateness_ms = self.views[0].source.lateness_ms
+        self._read = read
+        self._capacity = capacity
+        self._table = EntityRows(self.views)
+        self._partitions: dict[TopicPartition, _Partition] = {}
+        self._slots: list[TopicPartition | None] = []
+        self._batch = 0
+        self._cursor = 0
+        size = len(self._table)
+        self._entities: list[str] = [""] * size
+        self._slot_of = np.full(size, _NEVER, dtype=np.int64)
+        self._used = np.zeros(size, dtype=np.int64)
+        self._packed_to = np.full(size, _NEVER, dtype=np.int64)
+        self._stored = np.zeros((size, len(self.views)), dtype=np.bool_)
+
+    # --------------------------------------------------------------------------------------------- partitions
+
+    def start(self, partition: TopicPartition, starts: Mapping[str, int], watermark_ms: int) -> None:
+        """Begin with a partition whose views (by `FeatureView.fp`) stand at `starts` in the store: events below are not theirs to take."""
+        self.drop(partition)
+        slot = self._slots.index(None) if None in self._slots else len(self._slots)
+        self._slots[slot : slot + 1] = [partition]
+        self._partitions[partition] = _Partition(
+            slot=slot,
+            starts=np.array([starts[view.fp] for view in self.views], dtype=np.int64),
+            ends={view.fp: starts[view.fp] for view in self.views},
+            watermark_ms=watermark_ms,
+        )
+
+    def drop(self, partition: TopicPartition) -> None:
+        """Forget everything of a partition, whether it is stored or not."""
+        found = self._partitions.pop(partition, None)
+        if found is not None:
+            self._forget(found, list(found.rows.values()))
+            self._slots[found.slot] = None
+
+    def set_watermark(self, partition: TopicPartition, watermark_ms: int) -> None:
+        """Put the watermark of a partition somewhere else."""
+        self._partitions[partition].watermark_ms = watermark_ms
+
+    def watermark_ms(self, partition: TopicPartition) -> int:
+        """The watermark of a partition, behind everything folded."""
+        return self._partitions[partition].watermark_ms
+
+    def entities(self) -> int:
+        """How many entities are in memory."""
+        return sum(len(found.rows) for found in self._partitions.values())
+
+    # --------------------------------------------------------------------------------------------- fold
+
+    def fold(self, events: EventBatch) -> FeatureVectors:
+        """Fold events strictly in row order; gives the feature vectors of all views, concatenated, each as of its event.
+
+        Missing states are read first, one read a partition. A view whose start lies above an event's offset holds that event already and
+        does not take it. Late events are given the state as it is and change nothing.
+        """
+        count = len(events)
+        if not count:
+            nothing = np.empty(0, dtype=np.int64)
+            return FeatureVectors(names=self.names, values=np.empty((0, len(self.names))), late=nothing.astype(np.bool_), as_of_ms=nothing)
+        numbers = events.records.partitions[events.rows]
+        ours = {int(number): self._partitions[TopicPartition(events.records.topic, int(number))] for number in np.unique(numbers)}
+        rows = self._rows_of(events, numbers, ours)
+        before_ms = {number: found.watermark_ms for number, found in ours.items()}
+        advance = watermark.advance(numbers, events.event_times_ms, before_ms, self._lateness_ms)
+        values, as_of_ms = self._table.fold(
+            Events(
+                rows=rows,
+                times_ms=np.ascontiguousarray(events.event_times_ms),
+                horizons_ms=advance.horizons_ms,
+                takes=_takes(numbers, events.records.offsets[events.rows], advance.late, ours),
+                given=self._table.given(events.columns, count),
+            )
+        )
+        for number, watermark_ms in advance.watermarks_ms.items():
+            ours[number].watermark_ms = watermark_ms
+        return FeatureVectors(names=self.names, values=values, late=advance.late, as_of_ms=as_of_ms)
+
+    def _rows_of(self, events: EventBatch, numbers: Int32s, ours: Mapping[int, _Partition]) -> Int64s:
+        """The row of each event's entity; those that are missing are read from the store."""
+        rows = self._known(events.entities, numbers, ours)
+        missing = np.flatnonzero(rows == _NEVER)
+        self._batch += 1
+        if len(missing):
+            wanted: dict[int, dict[str, None]] = {number: {} for number in ours}
+            for row in missing.tolist():
+                wanted[int(numbers[row])][events.entities[row]] = None
+            self._used[rows[rows != _NEVER]] = self._batch
+            self._bring(events.records.topic, {number: list(names) for number, names in wanted.items() if names}, ours)
+            rows = self._known(events.entities, numbers, ours)
+        self._used[rows] = self._batch
+        return rows
+
+    def _known(self, entities: list[str], numbers: Int32s, ours: Mapping[int, _Partition]) -> Int64s:
+        if len(ours) == 1:
+            (only,) = ours.values()
+            found: Iterable[int] = map(only.rows.get, entities, repeat(_NEVER))
+        else:
+            tables = {number: partition.rows for number, partition in ours.items()}
+            found = (tables[number].get(entity, _NEVER) for number, entity in zip(numbers.tolist(), entities, strict=True))
+        return np.fromiter(found, dtype=np.int64, count=len(entities))
+
+    def _bring(self, topic: str, wanted: Mapping[int, list[str]], ours: Mapping[int, _Partition]) -> None:
+        """Give rows to entities that have none. All reads come first: if one fails, nothing has changed."""
+        answers = {number: self._read(TopicPartition(topic, number), [name.encode() for name in names]) for number, names in wanted.items()}
+        self._evict(sum(len(names) for names in wanted.values()))
+        for number, names in wanted.items():
+            rows = self._table.take(len(names))
+            self._follow()
+            for place, view in enumerate(self.views):
+                held = [(row, packed) for row, packed in zip(rows, answers[number][view.fp], strict=True) if packed is not None]
+                self._table.load(place, [row for row, _ in held], [packed for _, packed in held])
+                self._stored[rows, place] = [packed is not None for packed in answers[number][view.fp]]
+            self._slot_of[rows] = ours[number].slot
+            self._used[rows] = self._batch
+            self._packed_to[rows] = _NEVER
+            for row, name in zip(rows, names, strict=True):
+                self._entities[row] = name
+            ours[number].rows.update(zip(names, rows, strict=True))
+
+    # --------------------------------------------------------------------------------------------- to the store
+
+    def pack(self, ends: Mapping[TopicPartition, int]) -> list[PartitionWrite]:
+        """The states touched since the last pack, per partition, as of the offsets `ends`; views that stand there already are left out."""
+        touched = np.flatnonzero(self._table.rows.touched.any(axis=1))
+        slots = self._slot_of[touched]
+        self._cursor = 0 if self._cursor >= len(self._table) else self._cursor
+        until = min(self._cursor + 64 + 2 * len(touched), len(self._table))
+        looked_at = np.arange(self._cursor, until)
+        self._cursor = until
+        writes = []
+        for partition, end in ends.items():
+            found = self._partitions[partition]
+            moving = [place for place, view in enumerate(self.views) if found.ends[view.fp] < end]
+            if not moving:
+                continue
+            rows = touched[slots == found.slot]
+            swept: list[int] = []
+            if len(moving) == len(self.views):
+                mine = looked_at[self._slot_of[looked_at] == found.slot]
+                horizon_ms = found.watermark_ms - self._lateness_ms
+                swept = self._table.empty(mine, np.full(len(mine), horizon_ms, dtype=np.int64))
+                rows = np.setdiff1d(rows, swept, assume_unique=True) if swept else rows
+            views = [self._view_write(place, rows, swept, found, end) for place in moving]
+            self._packed_to[rows] = end
+            self._forget(found, swept)
+            writes.append(PartitionWrite(partition=partition, watermark_ms=found.watermark_ms, views=views))
+        return writes
+
+    def applied(self, partition: TopicPartition, offset: int) -> None:
+        """Everything packed up to this offset is in the store: rows that were not touched since may be given up."""
+        if partition in self._partitions:
+            self._partitions[partition].applied = max(self._partitions[partition].applied, offset)
+
+    def _view_write(self, place: int, rows: Int64s, swept: list[int], found: _Partition, end: int) -> ViewWrite:
+        view = self.views[place]
+        mine = rows[self._table.rows.touched[rows, place] != 0]
+        chunks = []
+        if len(mine):
+            buffer, bounds = self._table.pack(place, mine)
+            chunks.append(StateChunk(keys=[self._entities[row].encode() for row in mine.tolist()], buffer=buffer, bounds=bounds))
+            self._stored[mine, place] = True
+        deletions = [self._entities[row].encode() for row in swept if self._stored[row, place]]
+        start, found.ends[view.fp] = found.ends[view.fp], end
+        return ViewWrite(view=view.fp, start=start, end=end, chunks=chunks, deletions=deletions)
+
+    # --------------------------------------------------------------------------------------------- room
+
+    def _evict(self, coming: int) -> None:
+        """Let there be room for `coming` entities: give up the least recently used rows, if the store has them."""
+        crowded = self._table.cells() > _MOST_CELLS
+        excess = self.entities() + coming - self._capacity
+        if excess <= 0 and not crowded:
+            return
+        applied = np.array([self._partitions[one].applied if one else _NEVER for one in self._slots], dtype=np.int64)
+        idle = (self._slot_of != _NEVER) & (self._used < self._batch) & ~self._table.rows.touched.any(axis=1)
+        idle &= self._packed_to <= applied[self._slot_of]
+        rows = np.flatnonzero(idle)
+        # A few more than must be, so that this is not done again for the next batch.
+        count = max(excess + self._capacity // 16, len(rows) // 4 if crowded else 0)
+        rows = rows[np.argsort(self._used[rows], kind="stable")[:count]]
+        for slot in np.unique(self._slot_of[rows]).tolist():
+            partition = self._slots[slot]
+            if partition is not None:
+                self._forget(self._partitions[partition], rows[self._slot_of[rows] == slot].tolist())
+        if crowded:
+            self._table.tidy()
+
+    def _forget(self, found: _Partition, rows: list[int]) -> None:
+        for row in rows:
+            del found.rows[self._entities[row]]
+            self._entities[row] = ""
+        self._slot_of[rows] = _NEVER
+        self._table.release(rows)
+
+    def _follow(self) -> None:
+        """Let our columns be as long as the table."""
+        more = len(self._table) - len(self._entities)
+        if more:
+            self._entities.extend([""] * more)
+            self._slot_of = np.concatenate((self._slot_of, np.full(more, _NEVER, dtype=np.int64)))
+            self._used = np.concatenate((self._used, np.zeros(more, dtype=np.int64)))
+            self._packed_to = np.concatenate((self._packed_to, np.full(more, _NEVER, dtype=np.int64)))
+            self._stored = np.concatenate((self._stored, np.zeros((more, len(self.views)), dtype=np.bool_)))
+
+
+def _takes(numbers: Int32s, offsets: Int64s, late: Bools, ours: Mapping[int, _Partition]) -> Bools:
+    """[events, views]: whether the view takes the event."""
+    starts = np.stack([ours[number].starts for number in sorted(ours)])
+    return ~late[:, None] & (offsets[:, None] >= starts[np.searchsorted(sorted(ours), numbers)])
