@@ -15,10 +15,10 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
 
 import numpy as np
 
+from headrace.clock import Clock
 from headrace.errors import BrokerRefused, UnstableOffsets
 from headrace.memory_log.group import Membership, MemoryGroup
 from headrace.memory_log.partition import ABORTED, PENDING, SEEN, MemoryPartition, Slice
@@ -47,13 +47,6 @@ def go_on(step: str) -> Fate | None:  # noqa: ARG001  the hook of everybody who 
 
 class Fenced(Exception):
     """A newer epoch of the transactional id exists."""
-
-
-class Clock(Protocol):
-    """What tells the time."""
-
-    def now_ms(self) -> int:
-        """Milliseconds UTC."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -1,0 +1,169 @@
+"""What every Kafka client of ours has in common: the properties nobody may change, and what a librdkafka error means to us.
+
+Any librdkafka property can be set, save those the protocol stands on: with another `isolation.level`, say, a group resumes below work that
+is already committed. They are refused by name. Limits: a property that librdkafka does not know, or a value it does not take, is found
+out only when a client is made.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from headrace.errors import BrokerRefused, FatalError, HeadraceError, SettingsError, SlotTaken, TransientError
+
+Properties = Mapping[str, str | int | float | bool]
+
+LOGGER = logging.getLogger("headrace.kafka")
+"""Where librdkafka's own log lines go."""
+
+_PLACE = "headrace sets it from the app's name and the slot"
+_PROTOCOL = "exactly-once rests on it"
+_CALLBACK = "headrace listens there itself"
+
+FIXED: Mapping[str, str] = {
+    "group.id": _PLACE,
+    "group.instance.id": _PLACE,
+    "transactional.id": _PLACE,
+    "enable.auto.commit": _PROTOCOL,
+    "enable.auto.offset.store": _PROTOCOL,
+    "isolation.level": _PROTOCOL,
+    "auto.offset.reset": "a lost offset must stop a worker, not move it",
+    "partition.assignment.strategy": "partitions move one by one, never all at once",
+    "enable.partition.eof": "catching up ends where a partition ends",
+    "allow.auto.create.topics": "a topic is made by `headrace apply`, never by a typing error",
+    "enable.idempotence": _PROTOCOL,
+    "acks": _PROTOCOL,
+    "request.required.acks": _PROTOCOL,
+    "partitioner": "look-ups and other clients find a key by murmur2",
+    "delivery.report.only.error": _CALLBACK,
+    "dr_cb": _CALLBACK,
+    "dr_msg_cb": _CALLBACK,
+    "on_delivery": _CALLBACK,
+    "error_cb": _CALLBACK,
+    "stats_cb": _CALLBACK,
+    "logger": _CALLBACK,
+}
+"""Properties that may not be set, and why."""
+
+_MEANING: Mapping[type[HeadraceError], tuple[int, ...]] = {
+    SlotTaken: (KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID),
+    BrokerRefused: (
+        # who we are
+        KafkaError._AUTHENTICATION,
+        KafkaError._SSL,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.UNSUPPORTED_SASL_MECHANISM,
+        KafkaError.ILLEGAL_SASL_STATE,
+        KafkaError.SECURITY_DISABLED,
+        # what we may do
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        KafkaError.POLICY_VIOLATION,
+        # what there is
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError.TOPIC_EXCEPTION,
+        # what is taken
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.INVALID_MSG,
+        KafkaError.INVALID_RECORD,
+        KafkaError.INVALID_TIMESTAMP,
+        KafkaError.OFFSET_METADATA_TOO_LARGE,
+        KafkaError.INVALID_TRANSACTION_TIMEOUT,
+        KafkaError.INVALID_SESSION_TIMEOUT,
+        KafkaError.INVALID_GROUP_ID,
+        KafkaError.INCONSISTENT_GROUP_PROTOCOL,
+        KafkaError.GROUP_MAX_SIZE_REACHED,
+        KafkaError.UNSUPPORTED_VERSION,
+        KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT,
+        KafkaError._UNSUPPORTED_FEATURE,
+        KafkaError.INVALID_CONFIG,
+        KafkaError.INVALID_PARTITIONS,
+        KafkaError.INVALID_REPLICATION_FACTOR,
+    ),
+}
+_BY_CODE = {code: meaning for meaning, codes in _MEANING.items() for code in codes}
+_MAYBE_A_CUT = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
+"""Reported also when a broker goes away in the middle of a handshake."""
+
+_SHARED = (
+    "bootstrap.servers",
+    "metadata.broker.list",
+    "security.",
+    "ssl.",
+    "sasl.",
+    "enable.ssl.",
+    "enable.sasl.",
+    "https.",
+    "socket.",
+    "broker.address.",
+    "reconnect.",
+    "client.",
+    "debug",
+)
+"""How the properties begin that any client understands."""
+
+Client = TypeVar("Client")
+Answer = TypeVar("Answer")
+
+
+def refuse_fixed(properties: Properties) -> None:
+    """Raise `SettingsError` naming every property that may not be set."""
+    refused = [f"{name} ({FIXED[name]})" for name in properties if name in FIXED]
+    if refused:
+        raise SettingsError(f"Kafka properties that cannot be set: {', '.join(refused)}")
+
+
+def make(kind: type[Client], properties: Mapping[str, Any]) -> Client:
+    """A consumer or producer; its log lines go to `LOGGER` when it is polled. Raises `SettingsError` for what librdkafka does not take."""
+    try:
+        return kind({**properties, "logger": LOGGER})  # type: ignore[call-arg]  # the class takes a dict, `type[Client]` does not say so
+    except KafkaException as error:
+        raise SettingsError(f"Kafka client: {reason(error).str()}") from error
+
+
+def make_admin(properties: Properties) -> AdminClient:
+    """An admin client, from properties that may be meant for other clients too. Raises `SettingsError`."""
+    shared = {name: value for name, value in properties.items() if name.startswith(_SHARED) or name in _SHARED}
+    try:
+        return AdminClient({**shared, "log_level": 2})  # nobody polls it: its log lines would never be read
+    except KafkaException as error:
+        raise SettingsError(f"Kafka client: {reason(error).str()}") from error
+
+
+def answer(future: Future[Answer], doing: str) -> Answer:
+    """Wait for the admin client."""
+    try:
+        return future.result()
+    except KafkaException as error:
+        raise translate(reason(error), doing, was_let_in=True) from error
+
+
+def reason(error: KafkaException) -> KafkaError:
+    """The error inside the exception."""
+    found: KafkaError = error.args[0]
+    return found
+
+
+def translate(error: KafkaError, doing: str, *, was_let_in: bool = False) -> HeadraceError:
+    """Our exception for a librdkafka error: what was being done, and what it said.
+
+    `was_let_in`: the broker has taken our credentials before, so a broken handshake is a broker that went away.
+    """
+    code = error.code()
+    meaning = _BY_CODE.get(code, TransientError)
+    if was_let_in and code in _MAYBE_A_CUT:
+        meaning = TransientError
+    if meaning is TransientError and error.fatal():
+        meaning = FatalError
+    return meaning(f"{doing}: {error.str()} ({error.name()})")
