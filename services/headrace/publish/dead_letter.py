@@ -22,6 +22,9 @@ from headrace.types import DeadLetter, Headers, OutRecords, RecordBatch
 MAX_RECORD_BYTES = 1_000_000
 """What goes through without any setting: `message.max.bytes` of librdkafka; a topic takes 1,048,588."""
 
+LEAST_RECORD_BYTES = 10_000
+"""What the topic must take at least: our headers and a pointer that describes value and key."""
+
 MAX_ERROR_CHARACTERS = 1_000
 ATTEMPTS = "headrace-attempts"
 
@@ -33,7 +36,12 @@ class DeadLetters:
     """Writes the dead letters of one app. Keeps nothing."""
 
     def __init__(self, app: str, topic: str, *, version: str | None = None, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
-        """`version` is that of headrace, None for the one installed; `max_record_bytes` what the topic takes of one record in all."""
+        """`version` is that of headrace, None for the one installed; `max_record_bytes` what the topic takes of one record in all.
+
+        Raises `ValueError` for a limit that not even a pointer keeps.
+        """
+        if max_record_bytes < LEAST_RECORD_BYTES:
+            raise ValueError(f"{topic}: a dead letter may take {LEAST_RECORD_BYTES} bytes; {max_record_bytes} are too few")
         self.topic = topic
         self._max_record_bytes = max_record_bytes
         self._app = ("headrace-app", app.encode())

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from headrace.types import Reason
 
@@ -27,7 +27,7 @@ FIRST_BYTES = 1024
 """How much of a value a pointer keeps."""
 
 
-class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
+class ModelVersion(Struct, frozen=True, kw_only=True):
     """Who gave the score."""
 
     name: Annotated[str, Meta(description="Name of the model.")]
@@ -35,7 +35,7 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     role: Annotated[Role, Meta(description="champion or challenger: published and acted on; shadow: kept apart.")]
 
 
-class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+class Prediction(Struct, frozen=True, kw_only=True):
     """The score that one model version gave one event."""
 
     id: Annotated[
@@ -59,14 +59,17 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     scored_at: Annotated[int, Meta(description="When the score was computed, milliseconds UTC: the only wall clock in the record.")]
 
 
-class PredictionHeaders(msgspec.Struct, frozen=True, kw_only=True, rename={"content_type": "content-type"}):
-    """The Kafka headers of a prediction under `HeaderPolicy.FULL`, all UTF-8 text: CloudEvents 1.0 in binary mode, then ours."""
+class PredictionHeaders(Struct, frozen=True, kw_only=True, rename={"content_type": "content-type"}):
+    """The Kafka headers of a prediction, all UTF-8 text: CloudEvents 1.0 in binary mode, then ours.
 
-    ce_specversion: Literal["1.0"]
-    ce_id: Annotated[str, Meta(description="The prediction's id.")]
-    ce_type: Literal["headrace.prediction.v1"]
-    ce_source: Annotated[str, Meta(description="/headrace/<app>/<pipeline>")]
-    ce_time: Annotated[str, Meta(description="The event time, RFC 3339.")]
+    A setting of the app leaves some out: `full` has all, `cloudevents` none of ours, `minimal` no CloudEvents ones and no source.
+    """
+
+    ce_specversion: Literal["1.0"] | UnsetType = UNSET
+    ce_id: Annotated[str, Meta(description="The prediction's id.")] | UnsetType = UNSET
+    ce_type: Literal["headrace.prediction.v1"] | UnsetType = UNSET
+    ce_source: Annotated[str, Meta(description="/headrace/<app>/<pipeline>")] | UnsetType = UNSET
+    ce_time: Annotated[str, Meta(description="The event time, RFC 3339.")] | UnsetType = UNSET
     content_type: Literal["application/json"]
     traceparent: Annotated[str, Meta(description="Carried on from the source record.")] | UnsetType = UNSET
     tracestate: Annotated[str, Meta(description="Carried on from the source record.")] | UnsetType = UNSET
@@ -78,7 +81,7 @@ class PredictionHeaders(msgspec.Struct, frozen=True, kw_only=True, rename={"cont
     )
 
 
-class DeadLetterHeaders(msgspec.Struct, frozen=True, kw_only=True):
+class DeadLetterHeaders(Struct, frozen=True, kw_only=True):
     """The headers of a dead letter behind its original ones, all UTF-8 text: KIP-1034 names, then ours. The last of a name counts."""
 
     exception: Annotated[str, Meta(description="headrace.Reason.<reason>")] = msgspec.field(name="__streams.errors.exception")
@@ -103,7 +106,7 @@ class DeadLetterHeaders(msgspec.Struct, frozen=True, kw_only=True):
     )
 
 
-class Bytes(msgspec.Struct, frozen=True, kw_only=True):
+class Bytes(Struct, frozen=True, kw_only=True):
     """What a pointer keeps of bytes that did not fit."""
 
     size: Annotated[int, Meta(ge=0, description="Bytes.")]
@@ -111,7 +114,7 @@ class Bytes(msgspec.Struct, frozen=True, kw_only=True):
     first: Annotated[str, Meta(description="The first 1,024 bytes, base64.")]
 
 
-class DeadLetterPointer(msgspec.Struct, frozen=True, kw_only=True):
+class DeadLetterPointer(Struct, frozen=True, kw_only=True):
     """The value of a dead letter whose original does not fit the dead-letter topic: where to find it and how to know it.
 
     `key` and `headers` are there where even the original key and headers did not fit; then the dead letter has no key and only our headers.
@@ -135,7 +138,7 @@ def kept_of(content: bytes | None) -> Bytes | None:
     )
 
 
-def encode(written: msgspec.Struct) -> bytes:
+def encode(written: Struct) -> bytes:
     """The JSON of one struct of this module: for what is written one at a time."""
     return msgspec.json.encode(written)
 
@@ -150,13 +153,13 @@ def decode_pointer(value: bytes) -> DeadLetterPointer:
     return msgspec.json.decode(value, type=DeadLetterPointer)
 
 
-def check_headers(struct: type[PredictionHeaders | DeadLetterHeaders], headers: Sequence[tuple[str, bytes | None]]) -> None:
-    """Raise `ValueError` where the last headers of their names are not what `struct` says; other headers are ignored."""
-    texts = {name: None if text is None else text.decode("utf-8") for name, text in headers}
-    msgspec.convert(texts, type=struct)
+def decode_dead_letter_headers(headers: Sequence[tuple[str, bytes | None]]) -> DeadLetterHeaders:
+    """What the headers of a dead letter say; the last of a name counts, others are ignored. Raises `ValueError`."""
+    texts = {name: (text or b"").decode("utf-8", "replace") for name, text in headers}
+    return msgspec.convert(texts, type=DeadLetterHeaders)
 
 
-def json_schema(struct: type[msgspec.Struct], name: str) -> dict[str, Any]:
+def json_schema(struct: type[Struct], name: str) -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of one struct of this module, its `$id` made of `name`."""
     (root,), definitions = msgspec.json.schema_components([struct], ref_template="#/$defs/{name}")
     schema = cast("dict[str, Any]", definitions.pop(root["$ref"].rsplit("/", 1)[1]))

@@ -274,7 +274,6 @@ def test_the_verdict_does_not_depend_on_how_deep_the_caller_stands() -> None:
 
 def test_a_contract_may_have_names_beyond_ascii() -> None:
     """A field whose name is not ASCII is read like any other, and named in errors."""
-
     fields: dict[str, Any] = {"flughafen": (str, ...), "zeit": (EventTime, ...), "verspätung": (float, ...)}
     source = Source("fluege.v1", create_model("Flug", __base__=Event, **fields), key="flughafen", time="zeit")
     good = json.dumps({"flughafen": "MUC", "zeit": NOW_MS, "verspätung": 1.5}, ensure_ascii=False).encode()
