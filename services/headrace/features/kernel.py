@@ -39,7 +39,9 @@ from headrace.features.aggregation import COUNT, LAST, MAX, MEAN, MIN, NEEDS_MAX
 from headrace.features.tables import Arena, Events, Parsed, Plan, Record, Records, Rows
 from headrace.types import NO_WATERMARK_MS, Float64s, Int64s
 
-compiled = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=False)
+entry = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=False)
+inner = numba.njit(nogil=True, error_model="numpy", fastmath=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""Called by compiled code only, and part of it: the cache keeps the entry points whole."""
 
 NONE_MS = NO_WATERMARK_MS
 """The time of what has not happened."""
@@ -53,7 +55,7 @@ Amount = tuple[float, float, float, float, float]
 # ------------------------------------------------------------------------------------------------- the algebra
 
 
-@compiled
+@inner
 def merge(older: Amount, newer: Amount, needs: int) -> Amount:
     """What two sets of events amount to together. Onto nothing, it is a copy: so -0.0 stays -0.0."""
     if older[0] == 0.0:
@@ -72,7 +74,7 @@ def merge(older: Amount, newer: Amount, needs: int) -> Amount:
     return count, total, squares, low, high
 
 
-@compiled
+@inner
 def finish(code: int, amount: Amount, empty: float) -> float:
     """The feature that an aggregation makes of what a window amounts to."""
     count, total, squares, low, high = amount
@@ -98,13 +100,13 @@ def finish(code: int, amount: Amount, empty: float) -> float:
 # ------------------------------------------------------------------------------------------------- blocks of cells
 
 
-@compiled
+@inner
 def capacity_of(size: int) -> int:
     """2, 3, 4, 6, 8, 12, 16, 24, ..."""
     return (2 + (size & 1)) << (size >> 1)
 
 
-@compiled
+@inner
 def take_block(arena: Arena, size: int) -> int:
     """A block of a size: a free one, else never used cells. The caller has seen to it that there are some."""
     start = arena.free[size]
@@ -116,7 +118,7 @@ def take_block(arena: Arena, size: int) -> int:
     return int(start)
 
 
-@compiled
+@inner
 def free_block(arena: Arena, lane: Record) -> None:
     """Give the block of a lane back."""
     if lane.size >= 0:
@@ -127,7 +129,7 @@ def free_block(arena: Arena, lane: Record) -> None:
     lane.length = 0
 
 
-@compiled
+@inner
 def make_room(arena: Arena, lane: Record) -> None:
     """Let there be room behind a lane's last cell: its cells move to the front if that frees a quarter, else to a larger block."""
     cells = arena.cells
@@ -156,13 +158,13 @@ def make_room(arena: Arena, lane: Record) -> None:
     lane.first = 0
 
 
-@compiled
+@inner
 def amount_in(cell: Record) -> Amount:
     """What a cell holds."""
     return cell.count, cell.sum, cell.squares, cell.low, cell.high
 
 
-@compiled
+@inner
 def put_amount(record: Record, amount: Amount) -> None:
     """Write an amount into a cell, or into a lane's closed merge."""
     record.count = amount[0]
@@ -175,7 +177,7 @@ def put_amount(record: Record, amount: Amount) -> None:
 # ------------------------------------------------------------------------------------------------- one event, one lane
 
 
-@compiled
+@inner
 def put(arena: Arena, lane: Record, needs: int, pane: int, oldest: int, number: float) -> None:
     """Take a number into its pane. `oldest` is the oldest pane the window can still see: what lies before is forgotten, the number too."""
     cells = arena.cells
@@ -205,7 +207,7 @@ def put(arena: Arena, lane: Record, needs: int, pane: int, oldest: int, number: 
     lane.length += 1
 
 
-@compiled
+@inner
 def window_amount(arena: Arena, lane: Record, needs: int, panes: int, head: int) -> Amount:
     """What the window [head - panes, head] amounts to; brings the closed merge up to `head`."""
     cells = arena.cells
@@ -238,7 +240,7 @@ def window_amount(arena: Arena, lane: Record, needs: int, panes: int, head: int)
 # ------------------------------------------------------------------------------------------------- entry points
 
 
-@compiled
+@entry
 def fold(plan: Plan, rows: Rows, arena: Arena, events: Events, begin: int, values: Float64s, as_of_ms: Int64s) -> int:
     """Fold events from number `begin` on, filling their rows of `values` and `as_of_ms`; gives the number it stopped in front of."""
     for event in range(begin, len(events.rows)):
@@ -290,7 +292,7 @@ def fold(plan: Plan, rows: Rows, arena: Arena, events: Events, begin: int, value
     return len(events.rows)
 
 
-@compiled
+@entry
 def place(plan: Plan, rows: Rows, arena: Arena, number: int, into: Int64s, begin: int, parsed: Parsed) -> int:
     """Put parsed states of a view into their rows, from state `begin` on; gives the number of the state it stopped in front of."""
     view = plan.views[number]
@@ -320,7 +322,7 @@ def place(plan: Plan, rows: Rows, arena: Arena, number: int, into: Int64s, begin
     return len(parsed.newest_ms)
 
 
-@compiled
+@inner
 def settle(arena: Arena, lane: Record, cells: Records, begin: int, length: int) -> None:
     """Copy cells into a new block of a lane, the smallest that holds them."""
     size = 0
@@ -334,7 +336,7 @@ def settle(arena: Arena, lane: Record, cells: Records, begin: int, length: int) 
         arena.cells[lane.start + step] = cells[begin + step]
 
 
-@compiled
+@entry
 def release(rows: Rows, arena: Arena, gone: Int64s) -> None:
     """Make rows as good as new."""
     for row in gone:
@@ -349,7 +351,7 @@ def release(rows: Rows, arena: Arena, gone: Int64s) -> None:
             lane.closed_pane = STALE
 
 
-@compiled
+@entry
 def move(rows: Rows, old: Arena, new: Arena) -> None:
     """Copy every block to another, empty arena, each into the smallest block that holds it: what is between them is given up."""
     for row in range(len(rows.lanes)):
@@ -362,7 +364,7 @@ def move(rows: Rows, old: Arena, new: Arena) -> None:
                 lane.first = 0
 
 
-@compiled
+@entry
 def empty_rows(plan: Plan, rows: Rows, arena: Arena, horizons_ms: Int64s, asked: Int64s, found: Int64s) -> int:
     """Write those of the rows `asked` that hold nothing any window can see as of their horizon into `found`; gives their number.
 

@@ -108,6 +108,10 @@ class ResidentStates:
         """How many entities are in memory."""
         return sum(len(found.rows) for found in self._partitions.values())
 
+    def tidy(self) -> None:
+        """Give memory between the panes back; never needed, and not quick."""
+        self._table.tidy()
+
     # --------------------------------------------------------------------------------------------- fold
 
     def fold(self, events: EventBatch) -> FeatureVectors:
@@ -128,7 +132,7 @@ class ResidentStates:
         values, as_of_ms = self._table.fold(
             Events(
                 rows=rows,
-                times_ms=np.ascontiguousarray(events.event_times_ms),
+                times_ms=np.array(events.event_times_ms, dtype=np.int64),
                 horizons_ms=advance.horizons_ms,
                 takes=_takes(numbers, events.records.offsets[events.rows], advance.late, ours),
                 given=self._table.given(events.columns, count),

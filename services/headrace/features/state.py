@@ -35,7 +35,9 @@ from headrace.features.tables import CELL, Arena, Parsed, Plan, Record, Records,
 from headrace.features.view import STATE_LAYOUT_VERSION, FeatureView
 from headrace.types import NO_WATERMARK_MS, Int64s
 
-compiled = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=False)
+entry = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=False)
+inner = numba.njit(nogil=True, error_model="numpy", fastmath=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""Called by compiled code only, and part of it: the cache keeps the entry points whole."""
 
 Bytes = NDArray[np.uint8]
 
@@ -49,7 +51,7 @@ _LOW_BITS, _MORE, _WORD = 127, 128, 63
 # ------------------------------------------------------------------------------------------------- bytes
 
 
-@compiled
+@inner
 def put_varint(buffer: Bytes, at: int, number: int) -> int:
     """Write a number from 0 on; gives the place behind it."""
     while number > _LOW_BITS:
@@ -60,7 +62,7 @@ def put_varint(buffer: Bytes, at: int, number: int) -> int:
     return at + 1
 
 
-@compiled
+@inner
 def put_float(buffer: Bytes, at: int, number: float) -> int:
     """Write 8 bytes; gives the place behind them."""
     bits = np.float64(number).view(np.uint64)
@@ -69,7 +71,7 @@ def put_float(buffer: Bytes, at: int, number: float) -> int:
     return at + 8
 
 
-@compiled
+@inner
 def get_varint(buffer: Bytes, at: int, end: int) -> tuple[int, int]:
     """A number and the place behind it; a place beyond `end` when the bytes are not those of a number."""
     number = 0
@@ -84,7 +86,7 @@ def get_varint(buffer: Bytes, at: int, end: int) -> tuple[int, int]:
     return 0, end + 1
 
 
-@compiled
+@inner
 def get_float(buffer: Bytes, at: int, end: int) -> tuple[float, int]:
     """A float and the place behind it; a place beyond `end` when it is cut off."""
     if at + 8 > end:
@@ -99,7 +101,7 @@ def get_float(buffer: Bytes, at: int, end: int) -> tuple[float, int]:
 # ------------------------------------------------------------------------------------------------- pack
 
 
-@compiled
+@entry
 def pack(plan: Plan, rows: Rows, arena: Arena, number: int, asked: Int64s, begin: int, buffer: Bytes, bounds: Int64s) -> int:
     """Pack the states of the rows `asked` in view `number`, from place `begin` on; fills `bounds` (the first is the caller's).
 
@@ -133,7 +135,7 @@ def pack(plan: Plan, rows: Rows, arena: Arena, number: int, asked: Int64s, begin
     return len(asked)
 
 
-@compiled
+@inner
 def pack_lane(arena: Arena, lane: Record, shape: Record, newest_ms: int, buffer: Bytes, at: int) -> int:
     """Pack the panes of a lane that its window can see as of `newest_ms`; gives the place behind them."""
     cells = arena.cells
@@ -168,7 +170,7 @@ def pack_lane(arena: Arena, lane: Record, shape: Record, newest_ms: int, buffer:
 # ------------------------------------------------------------------------------------------------- parse
 
 
-@compiled
+@entry
 def parse(plan: Plan, number: int, buffer: Bytes, bounds: Int64s, begin: int, parsed: Parsed) -> int:
     """Read packed states of view `number`, from state `begin` on, until `parsed` is full or the states are at an end.
 
@@ -204,7 +206,7 @@ def parse(plan: Plan, number: int, buffer: Bytes, bounds: Int64s, begin: int, pa
     return count
 
 
-@compiled
+@inner
 def parse_lane(shape: Record, newest_ms: int, buffer: Bytes, at: int, end: int, cells: Records) -> tuple[int, int]:
     """Read the panes of a lane into cells; gives how many and the place behind them, beyond `end` when the bytes are damaged."""
     length, at = get_varint(buffer, at, end)
@@ -220,7 +222,7 @@ def parse_lane(shape: Record, newest_ms: int, buffer: Bytes, at: int, end: int, 
     return length, at
 
 
-@compiled
+@inner
 def parse_pane(buffer: Bytes, at: int, end: int, before: int, needs: int, cell: Record) -> tuple[int, int]:
     """Read a pane into a cell; gives the place behind it and the pane's number."""
     coded, at = get_varint(buffer, at, end)

@@ -1,0 +1,62 @@
+"""The features of an entity as of any instant, from its packed state: what look-ups answer.
+
+Values decay while an entity is quiet, so a look-up merges panes as of the instant it is asked for; it never repeats what was true at the
+last event. It is the fold itself that is asked, with nothing to take: a look-up as of T and an event at T see the same windows, bit for
+bit. Only `last` and `seconds_since_last` differ by one event: a look-up scores none, so they describe the newest event there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from headrace.errors import LookupRefused
+from headrace.features.rows import EntityRows
+from headrace.features.tables import Events
+from headrace.features.view import FeatureView
+from headrace.types import Float64s
+
+
+class StateReader:
+    """Reads packed states of one view. Not for use by several threads."""
+
+    def __init__(self, view: FeatureView) -> None:
+        self.view = view
+        self._table = EntityRows([view])
+
+    def features(self, packed: bytes | None, as_of_ms: int) -> dict[str, float]:
+        """The features of one entity (None: it has no state) by name, as of an instant; absent is NaN.
+
+        Raises `LookupRefused` for an instant before the entity's newest event (what was true then is not kept), `StoreRefused` for bytes
+        that are no state of this view.
+        """
+        return dict(zip(self.view.feature_names, self.vectors([packed], as_of_ms)[0].tolist(), strict=True))
+
+    def vectors(self, packed: Sequence[bytes | None], as_of_ms: int) -> Float64s:
+        """The features of several entities, [entities, features]; raises as `features` does."""
+        rows = self._table.take(len(packed))
+        try:
+            held = [(row, one) for row, one in zip(rows, packed, strict=True) if one is not None]
+            self._table.load(0, [row for row, _ in held], [one for _, one in held])
+            newest_ms = int(self._table.rows.newest_ms[rows, 0].max(initial=as_of_ms))
+            if newest_ms > as_of_ms:
+                raise LookupRefused(
+                    f"{self.view!r} has seen an event at {newest_ms}: it cannot be read as of {as_of_ms}, only as of then or later"
+                )
+            return self._values(rows, as_of_ms)
+        finally:
+            self._table.release(rows)
+
+    def _values(self, rows: Sequence[int], as_of_ms: int) -> Float64s:
+        count = len(rows)
+        times_ms = np.full(count, as_of_ms, dtype=np.int64)
+        nothing = Events(
+            rows=np.array(rows, dtype=np.int64),
+            times_ms=times_ms,
+            horizons_ms=times_ms,
+            takes=np.zeros((count, 1), dtype=np.bool_),
+            given=np.full((count, len(self._table.streams)), np.nan),
+        )
+        values, _ = self._table.fold(nothing)
+        return values
