@@ -79,9 +79,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests of the inner layers open no socket at all."""
-    for item in items:
-        if item.path.relative_to(config.rootpath / "tests").parts[0] in WITHOUT_SOCKETS:
-            item.add_marker(pytest.mark.usefixtures("socket_disabled"))
+    for test in items:
+        if test.path.relative_to(config.rootpath / "tests").parts[0] in WITHOUT_SOCKETS:
+            test.add_marker(pytest.mark.usefixtures("socket_disabled"))
 
 
 @pytest.fixture

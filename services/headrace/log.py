@@ -71,10 +71,10 @@ def set_up(*, level: str = "info", style: str = "json", secrets: Iterable[str] =
         foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _first_things_first, _renderer(style), _one_line],
     )
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(formatter)
+    outlet = logging.StreamHandler(stream or sys.stderr)
+    outlet.setFormatter(formatter)
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [outlet]
     root.setLevel(level.upper())
     logging.captureWarnings(capture=True)
     structlog.configure(

@@ -11,7 +11,9 @@ import typer
 
 from headrace.settings import load
 
-app = typer.Typer(no_args_is_help=True, help="Settings: what they are and where they come from.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Settings: what they are and where they come from."
+)
 
 
 class Output(StrEnum):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="A year of real flights: replay them here, feed them to a broker, train their model.")
+app = typer.Typer(add_completion=False, help="A year of real flights: replay them here, feed them to a broker, train their model.")
 
 
 class Output(StrEnum):
@@ -20,13 +20,13 @@ class Output(StrEnum):
 
 @app.callback(invoke_without_command=True)
 def replay(
-    context: typer.Context,
+    ctx: typer.Context,
     bad: Annotated[int, typer.Option(min=0, help="Bad records planted among the flights.")] = 200,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many departures, from 1 January on; else the whole year.")] = None,
     output: Annotated[Output, typer.Option(help="The closing report for people, or as JSON and nothing else on stdout.")] = Output.TEXT,
 ) -> None:
     """Replay the flights of 2013 through the whole engine in one process, without network and servers."""
-    if context.invoked_subcommand is not None:
+    if ctx.invoked_subcommand is not None:
         return
     from rich.console import Console
 
