@@ -48,6 +48,7 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
 
 lock: ## Choose the newest packages that pyproject.toml allows, and write deploy/requirements*.txt anew (needs uv)
 	$(COMPILE) --upgrade pyproject.toml --extra dev --extra demo --output-file deploy/requirements-dev.txt
+	$(COMPILE) --upgrade deploy/requirements-build.in --output-file deploy/requirements-build.txt
 	$(COMPILE) pyproject.toml --constraint deploy/requirements-dev.txt --output-file deploy/requirements.txt
 	$(COMPILE) deploy/requirements-demo.in --overrides deploy/requirements-demo.overrides --constraint deploy/requirements-dev.txt \
 	  --output-file deploy/requirements-demo.txt
@@ -56,25 +57,31 @@ lock: ## Choose the newest packages that pyproject.toml allows, and write deploy
 
 ifdef UV
 make_venv = uv venv --quiet --clear --python $(PYTHON) $(1)
-install   = uv pip install --quiet --python $(1)/bin/python
+install   = uv pip install --quiet --python $(1)/bin/python --no-deps
+uninstall = uv pip uninstall --quiet --python $(1)/bin/python
 else
 make_venv = $(PYTHON) -m venv --clear $(1)
-install   = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
+install   = $(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --use-pep517
+uninstall = $(1)/bin/python -m pip uninstall --quiet --yes
 endif
 
 new_enough = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "headrace needs Python 3.11 or newer; name one: make PYTHON=python3.11 ...")'
 
-$(VENV)/ready: deploy/requirements-dev.txt pyproject.toml
-	@$(new_enough)
-	@echo "making $(VENV) from $<"
-	@$(call make_venv,$(VENV))
-	@$(call install,$(VENV)) --require-hashes --no-deps -r $<
-	@$(call install,$(VENV)) --no-deps --no-build-isolation --editable .
+# What builds packages is locked as well, and put in first, so that nothing is fetched that no hash vouches for.
+define fill
+@$(new_enough)
+@echo "making $(1) from $(2)"
+@$(call make_venv,$(1))
+@$(call install,$(1)) --require-hashes -r deploy/requirements-build.txt
+@$(call install,$(1)) --require-hashes --no-build-isolation -r $(2)
+endef
+
+$(VENV)/ready: deploy/requirements-dev.txt deploy/requirements-build.txt pyproject.toml
+	$(call fill,$(VENV),$<)
+	@$(call install,$(VENV)) --no-build-isolation --editable .
 	@touch $@
 
-$(DEMO)/ready: deploy/requirements-demo.txt
-	@$(new_enough)
-	@echo "making $(DEMO) from $<"
-	@$(call make_venv,$(DEMO))
-	@$(call install,$(DEMO)) --require-hashes --no-deps -r $<
+$(DEMO)/ready: deploy/requirements-demo.txt deploy/requirements-build.txt
+	$(call fill,$(DEMO),$<)
+	@$(call uninstall,$(DEMO)) setuptools
 	@touch $@
