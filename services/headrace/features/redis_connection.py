@@ -1,6 +1,6 @@
 """Conversations with a server that speaks the Redis protocol: connections, packed commands, and what its errors mean for us.
 
-A conversation is a function that asks one connection several questions in turn. It gets a connection of its own from a pool, so
+A conversation is a function that asks one connection several questions in turn. It has that connection to itself, so
 several threads may converse at the same time; the connection of a conversation that failed is closed, so no reply can ever be read
 by the next one. Only connecting is tried again by itself, with jitter: whether a command that got no reply was done is for the
 caller to find out.
@@ -21,7 +21,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from redis import exceptions
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.connection import ConnectionInterface, ConnectionPool, SSLConnection, parse_url
+from redis.connection import AbstractConnection, Connection, SSLConnection, parse_url
 from redis.retry import Retry
 
 from headrace.errors import HeadraceError, SettingsError, StoreRefused, TransientError
@@ -139,7 +139,7 @@ def _certificate_error(error: BaseException | None) -> str | None:
 class Conversation:
     """One connection while a conversation lasts. Packed commands go out together; replies come back in order."""
 
-    def __init__(self, connection: ConnectionInterface) -> None:
+    def __init__(self, connection: AbstractConnection) -> None:
         self._connection = connection
         self._fresh = True
 
@@ -187,6 +187,15 @@ class Conversation:
                 raise reply
         return None if done is None else list(done)
 
+    def unchanged(self, keys: Sequence[bytes], commands: int, buffers: Sequence[Buffer]) -> list[Reply] | None:
+        """Run packed commands that only read; None when one of `keys` changed meanwhile, so that the replies may not fit together.
+
+        An empty transaction asks that. The commands themselves stay outside of it: a full server queues none, not even a read.
+        """
+        self.send([packed(b"WATCH", *keys), *buffers, packed(b"MULTI") + packed(b"EXEC")])
+        _, *found, _, same = self.replies(commands + 3)
+        return None if same is None else found
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
@@ -208,9 +217,9 @@ class RedisServer:
         self, *, url: str, username: str | None = None, password: str | None = None, tls: Tls | None = None, timeout_s: float = 2.0
     ) -> None:
         self._options = _options(url, username, password, tls or Tls(), timeout_s)
-        self._connection_class = self._options.pop("connection_class", None)
+        self._connection_class: type[AbstractConnection] = self._options.pop("connection_class", Connection)
         self.address = self._options.get("path") or f"{self._options.get('host', 'localhost')}:{self._options.get('port', 6379)}"
-        self._pools: dict[str, ConnectionPool] = {}
+        self._idle: dict[str, list[AbstractConnection]] = {}
         self._routes: dict[int, str] = {}
 
     def converse(self, tag: bytes, conversation: Callable[[Conversation], Answer]) -> Answer:
@@ -233,29 +242,42 @@ class RedisServer:
         raise TransientError(f"the cluster of Redis at {self.address} sends us from node to node; it is moving its slots")
 
     def close(self) -> None:
-        """Close all connections."""
-        for pool in self._pools.values():
-            pool.disconnect()
+        """Close all connections that are not in use."""
+        for idle in self._idle.values():
+            while idle:
+                idle.pop().disconnect()
 
     def _once(self, address: str, conversation: Callable[[Conversation], Answer]) -> Answer:
-        pool = self._pools.get(address) or self._pools.setdefault(address, self._pool(address))
-        connection = pool.get_connection()
+        idle = self._idle.setdefault(address, [])
         try:
-            return conversation(Conversation(connection))
+            connection = idle.pop()  # atomic: no other thread gets it
+        except IndexError:
+            connection = self._connection(address)
+        try:
+            if connection.is_connected and _stale(connection):
+                connection.disconnect()
+            connection.connect()
+            answer = conversation(Conversation(connection))
         except BaseException:
             connection.disconnect()
             raise
-        finally:
-            pool.release(connection)
+        idle.append(connection)
+        return answer
 
-    def _pool(self, address: str) -> ConnectionPool:
+    def _connection(self, address: str) -> AbstractConnection:
         options = dict(self._options)
         if address != self.address:
             host, _, port = address.rpartition(":")
             options |= {"host": host, "port": int(port)}
-        if self._connection_class is None:
-            return ConnectionPool(**options)
-        return ConnectionPool(connection_class=self._connection_class, **options)
+        return self._connection_class(**options)
+
+
+def _stale(connection: AbstractConnection) -> bool:
+    """Whether a server has closed an idle connection: nothing was asked, so there is nothing else to read."""
+    try:
+        return bool(connection.can_read())
+    except exceptions.RedisError:
+        return True
 
 
 def _options(url: str, username: str | None, password: str | None, tls: Tls, timeout_s: float) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 -- The steps of the online store that must decide and write in one go and are too rare for speed to matter.
--- Each begins with a line `-- script: <name>`; redis_store.py loads them by that name.
+-- Each is named by a line of its own; redis_store.py loads them by that name.
 -- `read` and `apply` are transactions, not scripts: see the head of redis_store.py.
 
 -- script: claim

@@ -13,8 +13,9 @@ on a cluster too:
 
 `apply` is WATCH, HMGET of owner and offset, then MULTI: HSET in blocks, HDEL, the new offset, EXEC. Whoever claims or writes in
 between touches `m`, so EXEC does nothing. Measured on 4,096 states of 400 bytes, that costs the server half of what a script with
-the same check costs (1.0 against 2.0 us a state: a script turns every argument into a Lua string and back). `read` is one
-MULTI for the same reason. `claim` and `reset` are rare and are scripts (redis_store.lua).
+the same check costs (1.0 against 2.0 us a state: a script turns every argument into a Lua string and back). `read` is HMGETs between
+WATCH and an empty MULTI that says whether `m` was touched meanwhile: as cheap, and a server that is out of memory still answers, which
+refuses even reads inside of MULTI. `claim` and `reset` are rare and are scripts (redis_store.lua).
 
 A transaction that a dead client left half sent is dropped by the server; in an AOF that was cut it is dropped by the reader. So
 offset and states of all views of a partition always agree.
@@ -67,7 +68,7 @@ class RedisStore:
 
     def claim(self, partition: TopicPartition, views: Sequence[str], owner: bytes) -> Claim:
         """Make `owner` the only one whose writes are taken; says where the views stand."""
-        tag = self._tag(partition)
+        tag = _tag(self._app, partition)
         command = ("claim", [_meta(tag, view) for view in views], [owner, LAYOUT])
         taken, answer = self._server.converse(tag, lambda conversation: _script(conversation, *command))
         if not taken:
@@ -82,14 +83,12 @@ class RedisStore:
         """The states of some entities, with owner and heads of the same instant."""
         if not views:
             return StoredStates(owner=None, heads={}, states={})
-        tag = self._tag(partition)
+        tag = _tag(self._app, partition)
+        metas = [_meta(tag, view) for view in views]
         wanted = _fields(keys)
-        heads = [packed(b"HMGET", _meta(tag, view), b"own", b"off", b"wm") for view in views]
+        heads = [packed(b"HMGET", meta, b"own", b"off", b"wm") for meta in metas]
         states = [_many(b"HMGET", _states(tag, view), len(keys)) + wanted for view in views] if keys else []
-        buffers = [b"".join(heads), *states]
-        answer = self._server.converse(tag, lambda conversation: conversation.transaction(len(heads) + len(states), buffers))
-        if answer is None:
-            raise TransientError(f"Redis at {self._server.address} gave up a read; nothing was changed")
+        answer = self._server.converse(tag, lambda conversation: _read(conversation, metas, [*heads, *states]))
         found = answer[: len(views)]
         columns = answer[len(views) :] or [[] for _ in views]
         return StoredStates(
@@ -102,14 +101,14 @@ class RedisStore:
         """Write only if the partition is `owner`'s and each view stands at its `start`; then each stands at its `end`."""
         if not write.views:
             return ApplyResult.OK
-        tag = self._tag(write.partition)
+        tag = _tag(self._app, write.partition)
         return self._server.converse(tag, lambda conversation: _apply(conversation, tag, owner, write))
 
     def reset(self, partition: TopicPartition, starts: Mapping[str, int], owner: bytes, topic_id: str) -> ApplyResult:
         """Drop all states of the given views and let them stand at their start offset, without a watermark. OK or FENCED."""
         if not starts:
             return ApplyResult.OK
-        tag = self._tag(partition)
+        tag = _tag(self._app, partition)
         keys = [key for view in starts for key in (_meta(tag, view), _states(tag, view))]
         words = [owner, LAYOUT, topic_id.encode(), *(b"%d" % start for start in starts.values())]
         done = self._server.converse(tag, lambda conversation: _script(conversation, "reset", keys, words))
@@ -142,7 +141,7 @@ class RedisStore:
 
         Reads in steps, so it is exact only while nobody writes.
         """
-        tag = self._tag(partition)
+        tag = _tag(self._app, partition)
         found: dict[bytes, bytes] = {}
         cursor = b"0"
         while True:
@@ -151,9 +150,6 @@ class RedisStore:
             found.update(zip(flat[::2], flat[1::2], strict=True))
             if cursor == b"0":
                 return found
-
-    def _tag(self, partition: TopicPartition) -> bytes:
-        return f"{_plain(self._app)}.{_escaped(partition.topic)}.{partition.partition}".encode()
 
     def _about_slot(self, slot: str, verb: bytes, *words: bytes) -> Reply:
         tag = _plain(self._app).encode()
@@ -171,6 +167,10 @@ def _plain(app: str) -> str:
     return _escaped(app).replace(".", "%2E")
 
 
+def _tag(app: str, partition: TopicPartition) -> bytes:
+    return f"{_plain(app)}.{_escaped(partition.topic)}.{partition.partition}".encode()
+
+
 def _meta(tag: bytes, view: str) -> bytes:
     return b"hr:{%b}:%b:m" % (tag, view.encode())
 
@@ -181,6 +181,15 @@ def _states(tag: bytes, view: str) -> bytes:
 
 def _head(offset: bytes | None, watermark: bytes | None) -> ViewHead:
     return ViewHead(offset=None if offset is None else int(offset), watermark_ms=None if watermark is None else int(watermark))
+
+
+def _read(conversation: Conversation, metas: Sequence[bytes], commands: Sequence[bytes]) -> list[Reply]:
+    """What the commands read while nobody wrote to the partition."""
+    for _ in range(_ATTEMPTS):
+        found = conversation.unchanged(metas, len(commands), commands)
+        if found is not None:
+            return found
+    raise TransientError("a partition is written to again and again while it is read")
 
 
 def _apply(conversation: Conversation, tag: bytes, owner: bytes, write: PartitionWrite) -> ApplyResult:
@@ -261,7 +270,7 @@ def _script(conversation: Conversation, name: str, keys: Sequence[bytes], words:
 @cache
 def _scripts() -> dict[str, tuple[bytes, bytes]]:
     """Digest and text of each script in redis_store.lua, by its name."""
-    _, *parts = resources.files(__package__).joinpath("redis_store.lua").read_text(encoding="utf-8").split("-- script: ")
+    _, *parts = resources.files(__package__).joinpath("redis_store.lua").read_text(encoding="utf-8").split("\n-- script: ")
     named = ((name, text.encode()) for name, _, text in (part.partition("\n") for part in parts))
     return {name: (hashlib.sha1(text, usedforsecurity=False).hexdigest().encode(), text) for name, text in named}
 
