@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -44,3 +45,89 @@ def replay(
         closing.show(report, console)
     if report.failures():
         raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    to: Annotated[Path | None, typer.Option(help="Where the model goes; else over the one the demo uses.")] = None,
+) -> None:
+    """Train the model on January to June, on the features that serve it; needs the packages of headrace[dev]."""
+    from rich.console import Console
+
+    from headrace.clock import SystemClock
+    from headrace.demo import closing
+    from headrace.demo.events import read_departures
+    from headrace.demo.flights import MODEL
+    from headrace.demo.report import judge
+    from headrace.demo.screen import Stage
+    from headrace.demo.train import frame_of, train
+    from headrace.predict.onnx_model import OnnxModel
+
+    console = Console()
+    stage = Stage(console, SystemClock())
+    with stage.phase("reading", "reading the flights of 2013") as say:
+        departures = read_departures()
+        say(f"{len(departures):,} departures")
+    with stage.phase("folding", "folding them into features") as say:
+        frame = frame_of(departures)
+        say(f"training frame of {len(frame):,} rows and {len(frame.names)} features")
+    with stage.phase("training", "training") as say:
+        content = train(frame, departures)
+        say(f"model of {len(content):,} bytes")
+    target = to or MODEL
+    target.write_bytes(content)
+    model = OnnxModel.load(content, frame.names)
+    judged = judge(departures, model.score(frame.values).scores)
+    if judged is not None:
+        closing.show_judged(judged, f"{model.name} version {model.version}", console)
+    console.print(f"written to {target}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def load(
+    speed: Annotated[float | None, typer.Option(min=0.001, help="So many times as fast as the year was: 3600 is an hour a second.")] = None,
+    rate: Annotated[float | None, typer.Option(min=0, help="Or so many records a second; 0, the default, is as fast as it goes.")] = None,
+    bad: Annotated[int, typer.Option(min=0, help="Bad records planted among the flights.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many departures, from 1 January on; else the whole year.")] = None,
+    skip: Annotated[int, typer.Option(min=0, help="Records to leave out at the beginning: to go on where a load stopped.")] = 0,
+    bootstrap: Annotated[str | None, typer.Option(help="Brokers, host:port; else the setting kafka.bootstrap_servers.")] = None,
+    config: Annotated[Path | None, typer.Option(help="The settings file; else HEADRACE_CONFIG names one, else headrace.toml.")] = None,
+) -> None:
+    """Send the flights to their source topic on a broker (`headrace apply --app headrace.demo.flights:app` makes it first)."""
+    if speed is not None and rate is not None:
+        raise typer.BadParameter("give --speed or --rate, not both")
+    import time
+
+    from rich.console import Console
+
+    from headrace.clock import SystemClock
+    from headrace.demo import load as loading
+    from headrace.demo.events import read_departures
+    from headrace.demo.flights import departures as source
+    from headrace.demo.planted import TAKEN_BY_A_BROKER, plant
+    from headrace.demo.screen import Meter
+    from headrace.publish.kafka_sink import KafkaAtLeastOnceSink
+    from headrace.publish.record_sink import CommitResult
+    from headrace.settings import load as read_settings
+
+    kafka = read_settings(config).settings.kafka
+    servers = bootstrap or kafka.bootstrap_servers
+    sink = KafkaAtLeastOnceSink(
+        {"bootstrap.servers": servers, **kafka.properties, **kafka.producer_properties}, name="demo-load", commit_offsets=lambda *_: True
+    )
+    console, clock = Console(), SystemClock()
+    departures = read_departures(limit=limit)
+    records = loading.from_record(loading.records_of(source.topic, departures, plant(departures, bad, TAKEN_BY_A_BROKER)), skip)
+    console.print(f"{len(records):,} records to {source.topic} at {servers}", highlight=False)
+    due_s = loading.due_by_rate(records, rate or 0.0) if speed is None else loading.due_by_speed(records, speed)
+    sink.open()
+    sink.begin()
+    broker = loading.Broker(send=sink.send, delivered=lambda: sink.commit({}, None) is CommitResult.COMMITTED)
+    meter = Meter(console, clock, len(records))
+    try:
+        for sent in loading.load(records, due_s, broker, clock=clock, sleep=time.sleep, skipped=skip):
+            if meter.due() or sent.delivered == len(records):
+                meter.show(sent.sent, sent.newest_ms, sent.sent / sent.seconds)
+    finally:
+        meter.stop()
+        sink.close()

@@ -46,17 +46,16 @@ class Reader:
         self._log, self._feed = log, feed
         self._predictions, self._dead_letters = predictions, dead_letters
 
+    def oldest(self) -> tuple[int, Prediction, bytes]:
+        """The prediction of the earliest departure so far: row, prediction, the record's value."""
+        return min((one for partition in self._partitions(self._predictions) for one in self._some(partition, 0, 1)), key=_row)
+
     def newest(self, count: int) -> list[tuple[int, Prediction, bytes]]:
-        """The predictions of the newest few departures, oldest first: row, prediction, the record's value. Reads little."""
+        """The predictions of the newest few departures, oldest first. Reads little."""
         found: list[tuple[int, Prediction, bytes]] = []
         for partition in self._partitions(self._predictions):
-            end = self._log.stable_end(partition)
-            answer = self._log.fetch(partition, max(0, end - 2 * count), 2 * count)
-            for value in answer[0][3] if answer is not None else ():
-                prediction = decode_prediction(value or b"")
-                number, offset = _source_of(prediction)
-                found.append((self._feed.rows[number][offset], prediction, value or b""))
-        return sorted(found, key=lambda one: one[0])[-count:]
+            found += self._some(partition, max(0, self._log.stable_end(partition) - 2 * count), 2 * count)
+        return sorted(found, key=_row)[-count:]
 
     def answers(self, departures: int) -> Answers:
         """Everything there is, led back to its source records."""
@@ -95,6 +94,13 @@ class Reader:
             answered_twice=sum(times.values()) - times[1],
         )
 
+    def _some(self, partition: TopicPartition, position: int, limit: int) -> list[tuple[int, Prediction, bytes]]:
+        answer = self._log.fetch(partition, position, limit)
+        values = [value or b"" for value in answer[0][3]] if answer is not None else []
+        predictions = [(decode_prediction(value), value) for value in values]
+        places = [(_source_of(prediction), prediction, value) for prediction, value in predictions]
+        return [(self._feed.rows[number][offset], prediction, value) for (number, offset), prediction, value in places]
+
     def _partitions(self, topic: str) -> list[TopicPartition]:
         return [TopicPartition(topic, number) for number in range(self._log.topics()[topic])]
 
@@ -114,3 +120,7 @@ def _source_of(prediction: Prediction) -> tuple[int, int]:
     """Partition and offset of the source record, from the prediction's id: topic-partition-offset-model."""
     _, number, offset, _ = prediction.id.rsplit("-", 3)
     return int(number), int(offset)
+
+
+def _row(found: tuple[int, Prediction, bytes]) -> int:
+    return found[0]

@@ -20,7 +20,7 @@ def show(report: Report, console: Console) -> None:
     _records(report, console)
     _times(report, console)
     if report.judged is not None:
-        _judged(report.judged, report, console)
+        show_judged(report.judged, f"{report.model['name']} version {report.model['version']}", console)
     failures = report.failures()
     for failure in failures:
         console.print(Text.assemble(("NOT RIGHT  ", "bold red"), failure))
@@ -63,12 +63,13 @@ def _times(report: Report, console: Console) -> None:
     console.print()
 
 
-def _judged(judged: Judged, report: Report, console: Console) -> None:
+def show_judged(judged: Judged, model: str, console: Console) -> None:
+    """Print how good the scores of July to December are."""
     console.print(
         Text.assemble(
             ("July to December", "bold"),
             f": {judged.events:,} flights with a known arrival, {judged.late_share:.1%} more than 15 minutes late; "
-            f"{report.model['name']} version {report.model['version']} was trained on January to June",
+            f"{model} was trained on January to June",
         )
     )
     table = _table("predictor", *NAMES.values())

@@ -1,4 +1,4 @@
-"""Departures and planted records on a source topic in memory, as a producer would write them; remembers which flight stands where."""
+"""Departures and planted records on a source topic in memory; remembers which flight stands where."""
 
 from __future__ import annotations
 
@@ -34,34 +34,28 @@ class _Buffer:
 
 
 class Feed:
-    """Writes to a topic of `partitions` partitions that nobody else writes to."""
+    """The whole year on a topic of `partitions` partitions that nobody else writes to."""
 
     def __init__(self, log: MemoryLog, topic: str, departures: Departures, planted: Mapping[int, BadRecord], *, partitions: int) -> None:
-        self.topic, self.partitions, self.written = topic, partitions, 0
+        """Writes everything at once: each departure behind the planted record that stands before it."""
+        self.topic = topic
         self.rows: list[list[int]] = [[] for _ in range(partitions)]
         """For each partition and offset the departure's row, or `PLANTED`."""
         self.kinds: dict[tuple[int, int], str] = {}
         """What is planted where: the kind by partition and offset."""
-        self._log, self._departures, self._planted = log, departures, planted
-        self._partitioner = Partitioner()
-
-    def write(self, first: int, end: int) -> None:
-        """Write departures `first` up to, not with, `end`, each behind the planted record that stands before it."""
-        departures = self._departures
-        buffers = [_Buffer() for _ in range(self.partitions)]
-        numbers = self._partitioner.partitions(departures.keys[first:end], self.partitions)
-        times = departures.departed_ms[first:end].tolist()
-        for row, number, time_ms in zip(range(first, end), numbers, times, strict=True):
-            if row in self._planted:
-                self._plant(self._planted[row], buffers)
-            buffers[number].add(row, departures.keys[row], departures.values[row], time_ms, None)
+        partitioner = Partitioner()
+        buffers = [_Buffer() for _ in range(partitions)]
+        numbers = partitioner.partitions(departures.keys, partitions)
+        times = departures.departed_ms.tolist()
+        for row, (number, key, value, time_ms) in enumerate(zip(numbers, departures.keys, departures.values, times, strict=True)):
+            bad = planted.get(row)
+            if bad is not None:
+                (bad_number,) = partitioner.partitions([bad.key or b""], partitions)
+                self.kinds[bad_number, len(buffers[bad_number].rows)] = bad.kind
+                buffers[bad_number].add(PLANTED, bad.key, bad.value, bad.timestamp_ms, bad.headers)
+            buffers[number].add(row, key, value, time_ms, None)
         for number, buffer in enumerate(buffers):
-            if buffer.rows:
-                self._log.extend(self.topic, number, buffer.keys, buffer.values, buffer.timestamps_ms, buffer.headers)
-                self.rows[number] += buffer.rows
-                self.written += len(buffer.rows)
-
-    def _plant(self, bad: BadRecord, buffers: list[_Buffer]) -> None:
-        (number,) = self._partitioner.partitions([bad.key or b""], self.partitions)
-        self.kinds[number, len(self.rows[number]) + len(buffers[number].rows)] = bad.kind
-        buffers[number].add(PLANTED, bad.key, bad.value, bad.timestamp_ms, bad.headers)
+            log.extend(topic, number, buffer.keys, buffer.values, buffer.timestamps_ms, buffer.headers)
+            self.rows[number] = buffer.rows
+        self.written = sum(map(len, self.rows))
+        """Records in all."""

@@ -18,7 +18,7 @@ class Progress:
     refused: int = 0
     late: int = 0
     newest_ms: int = 0
-    seconds: float = 0.0
+    per_second: float = 0.0
     newest: Sequence[tuple[int, Prediction, bytes]] = ()
     """The newest predictions, oldest first, each with the row of its departure and its record's value."""
 

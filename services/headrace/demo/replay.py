@@ -1,8 +1,8 @@
 """The year through the real loop, in one process: log and store in memory, everything else as in production.
 
-The records are written to the source topic some thousand at a time, as a producer would, and the loop turns until they are committed.
+The year stands on the source topic as a backlog; the loop works it off, some thousand records and one transaction at a time.
 
-Limits: one thread; the log in memory frees nothing, so the whole year ends up in memory.
+Limits: one thread; the log in memory frees nothing, so the whole year and its predictions end up in memory, about a gigabyte.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from headrace.timeline import Timeline
 from headrace.types import Float64s, Int64s, Work
 
 PARTITIONS = 4
-CHUNK = 4_096
-"""Records written at a time."""
+BATCH = 4_096
+"""Records of one transaction."""
 NO_OVERLAP = 1 << 40
 """A drain is never that large: in memory a commit takes no time that could be used."""
 SHOWN = 6
@@ -52,9 +52,11 @@ class Replayed:
     stage_us: Mapping[str, float]
     """Microseconds a record in each stage of the loop."""
     first_s: float
-    """Until the first prediction, the compilation of the fold included."""
+    """Until the first batch was committed, the compilation of the fold included."""
     replay_s: float
     """All others."""
+    replay_records: int
+    """How many those are."""
     reading_s: float
     """Reading every prediction back."""
 
@@ -109,32 +111,32 @@ class Replay:
             store=MemoryStore(),
             clock=clock,
             models=models,
-            limits=Limits(overlap_from=NO_OVERLAP),
+            limits=Limits(max_batch=BATCH, overlap_from=NO_OVERLAP),
             watch=silent_watch(clock, committed=self._told.committed),
         )
         self._feed = Feed(log, pipeline.source.topic, departures, planted, partitions=PARTITIONS)
         self._reader = Reader(log, self._feed, predictions=pipeline.predictions, dead_letters=app.dead_letters)
 
     def run(self, audience: Audience) -> Replayed:
-        """Replay everything. The first departure goes through alone, so that its prediction is there at once."""
+        """Replay everything; the first prediction is shown as soon as it is committed."""
+        told, progress = self._told, self._told.progress
         begun_s = self._now_s()
         self._loop.start([self._feed.topic])
-        self._pass_on(0, 1)
+        self._next_batch()
         first_s = self._now_s()
-        audience.first(*self._reader.newest(1)[0])
-        told, progress = self._told, self._told.progress
+        audience.first(*self._reader.oldest())
+        first_batch = progress.records
         told.begin()
         gc.collect()
         gc.freeze()
-        replay_s = self._now_s()
-        for row in range(1, len(self._departures), CHUNK):
-            self._pass_on(row, min(row + CHUNK, len(self._departures)))
-            if audience.due():
-                progress.seconds = self._now_s() - replay_s
+        spent_s, replay_s = 0.0, self._now_s()
+        while progress.records < self._feed.written:
+            self._next_batch()
+            spent_s = self._now_s() - replay_s
+            progress.per_second = (progress.records - first_batch) / spent_s
+            if audience.due() or progress.records == self._feed.written:
                 progress.newest = self._reader.newest(SHOWN)
                 audience.moved(progress)
-        progress.seconds = self._now_s() - replay_s
-        audience.moved(progress)
         read_s = self._now_s()
         answers = self._reader.answers(len(self._departures))
         return Replayed(
@@ -145,21 +147,19 @@ class Replay:
             batch_records=np.array(told.batch_records, dtype=np.int64),
             stage_us={stage: spent_ns / 1e3 / max(sum(told.batch_records), 1) for stage, spent_ns in told.stages_ns.items()},
             first_s=first_s - begun_s,
-            replay_s=progress.seconds,
+            replay_s=spent_s,
+            replay_records=self._feed.written - first_batch,
             reading_s=self._now_s() - read_s,
         )
 
-    def _pass_on(self, first: int, end: int) -> None:
-        """Write some departures and turn until they are committed."""
-        self._feed.write(first, end)
-        progress = self._told.progress
-        idle = 0
-        while progress.records < self._feed.written:
-            before = progress.records
+    def _next_batch(self) -> None:
+        """Turn until something more is committed. Raises `FatalError` when nothing ever is."""
+        before = self._told.progress.records
+        for _ in range(IDLE_TURNS):
             self._loop.turn()
-            idle = 0 if progress.records > before else idle + 1
-            if idle > IDLE_TURNS:
-                raise FatalError(f"the loop stands still at record {progress.records} of {self._feed.written}")
+            if self._told.progress.records > before:
+                return
+        raise FatalError(f"the loop stands still at record {before} of {self._feed.written}")
 
     def _now_s(self) -> float:
         return self._clock.monotonic_ns() / 1e9

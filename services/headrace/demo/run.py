@@ -24,9 +24,13 @@ def run(stage: Stage, clock: Clock, *, bad: int, limit: int | None) -> Report:
             # These load numba and onnxruntime, a second that belongs to this phase: something is on the screen already.
             from headrace.demo.flights import app  # noqa: PLC0415
             from headrace.demo.replay import Replay  # noqa: PLC0415
+            from headrace.features.warm_up import warm_up  # noqa: PLC0415
 
             replay = Replay(app, departures, planted, clock=clock)
-            say("engine and model loaded")
+            say(f"engine and model loaded: {replay.model['name']} version {replay.model['version']}")
+        with stage.phase("compiling", "compiling the fold (once)") as say:
+            warm_up()
+            say("fold compiled, or loaded as it was compiled before")
         with stage.replaying(departures, len(departures) + len(planted)):
             replayed = replay.run(stage)
         return report(departures, replayed, model=replay.model, seconds=stage.seconds)

@@ -24,19 +24,59 @@ REFRESH_S, LINE_S = 0.12, 2.0
 """How often the live table is drawn; how often a plain line is written."""
 
 
+def moves(console: Console) -> bool:
+    """Whether what was drawn there can be drawn again: a terminal, and no dumb one."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+class Meter:
+    """How far something is that goes through the year: a bar, or a line now and then."""
+
+    def __init__(self, console: Console, clock: Clock, total: int) -> None:
+        self._console, self._clock, self._total = console, clock, total
+        self._live: Live | None = None
+        self._due_s = 0.0
+        columns = (TextColumn("{task.fields[day]}"), BarColumn(bar_width=None), MofNCompleteColumn(), _Speed())
+        self._bar = Bar(*columns, console=console, expand=True)
+        self._task = self._bar.add_task("", total=total, day=" " * 11, speed=0.0)
+        if moves(console):
+            self._live = Live(self._bar, console=console, auto_refresh=False)
+            self._live.start()
+
+    def due(self) -> bool:
+        """Whether it is time to show more."""
+        now_s = self._clock.monotonic_ns() / 1e9
+        if now_s < self._due_s:
+            return False
+        self._due_s = now_s + (LINE_S if self._live is None else REFRESH_S)
+        return True
+
+    def show(self, done: int, newest_ms: int, speed: float, below: RenderableType | None = None) -> None:
+        """Draw it, with `below` under the bar while there is something left to do."""
+        day = datetime.fromtimestamp(newest_ms / 1_000, UTC).strftime("%d %b %Y")
+        if self._live is None:
+            self._console.print(f"{day}: {done:,} of {self._total:,} records, {speed:,.0f}/s", highlight=False)
+            return
+        self._bar.update(self._task, completed=done, day=day, speed=speed)
+        shown = self._bar if below is None or done >= self._total else Group(self._bar, Text(), below)
+        self._live.update(shown, refresh=True)
+
+    def stop(self) -> None:
+        """Leave what is drawn and go on below it."""
+        if self._live is not None:
+            self._live.stop()
+
+
 class Stage:
     """Shows the phases of the demo, the first prediction and the replay on a console."""
 
     def __init__(self, console: Console, clock: Clock) -> None:
         self.console = console
-        self.live = console.is_terminal and not console.is_dumb_terminal
         self.seconds: dict[str, float] = {}
         """How long each phase took, by name."""
         self._clock = clock
         self._departures: Departures | None = None
-        self._bar: Bar | None = None
-        self._drawing: Live | None = None
-        self._due_s = 0.0
+        self._meter: Meter | None = None
         self._records = 0
 
     @contextmanager
@@ -44,67 +84,37 @@ class Stage:
         """Show that something is being done; the block may say in a few words what came of it."""
         said: list[str] = []
         begun_s = self._now_s()
-        waiting: AbstractContextManager[object] = self.console.status(f"{doing} ...") if self.live else nullcontext()
-        if not self.live:
-            self.console.print(f"{doing} ...", highlight=False)
+        waiting: AbstractContextManager[object] = self.console.status(f"{doing} ...") if moves(self.console) else nullcontext()
         with waiting:
             yield said.append
         self.seconds[name] = self._now_s() - begun_s
-        self.console.print(Text.assemble((f"{self.seconds[name]:5.1f} s  ", "dim"), ("; ".join(said) or name)))
+        self.console.print(Text.assemble((f"{self.seconds[name]:4.1f} s  ", "dim"), "; ".join(said) or doing))
 
     @contextmanager
     def replaying(self, departures: Departures, records: int) -> Iterator[None]:
         """The time in which `first` and `moved` are called."""
         self._departures, self._records = departures, records
-        with self.console.status("compiling the fold (once) ...") if self.live else nullcontext() as waiting:
-            if not self.live:
-                self.console.print("compiling the fold (once) ...", highlight=False)
-            self._waiting = waiting
-            try:
-                yield
-            finally:
-                if self._drawing is not None:
-                    self._drawing.stop()
+        try:
+            yield
+        finally:
+            if self._meter is not None:
+                self._meter.stop()
 
     def first(self, row: int, prediction: Prediction, value: bytes) -> None:
         """Show the first prediction and begin to draw the others."""
-        if self._waiting is not None:
-            self._waiting.stop()
         self.console.print()
         self.console.print(first_prediction(self._known(), row, prediction, len(value)))
         self.console.print()
-        if self.live:
-            self._bar = Bar(
-                TextColumn("{task.fields[day]}"),
-                BarColumn(bar_width=None),
-                MofNCompleteColumn(),
-                _Speed(),
-                console=self.console,
-                expand=True,
-            )
-            self._task = self._bar.add_task("replay", total=self._records, day=" " * 11, speed=0.0)
-            self._drawing = Live(self._bar, console=self.console, auto_refresh=False, transient=False)
-            self._drawing.start()
+        self._meter = Meter(self.console, self._clock, self._records)
 
     def due(self) -> bool:
         """Whether something should be drawn or written."""
-        now_s = self._now_s()
-        if now_s < self._due_s:
-            return False
-        self._due_s = now_s + (REFRESH_S if self.live else LINE_S)
-        return True
+        return self._meter is not None and self._meter.due()
 
     def moved(self, progress: Progress) -> None:
         """Draw the bar and the newest predictions, or write a line."""
-        day = datetime.fromtimestamp(progress.newest_ms / 1_000, UTC).strftime("%d %b %Y")
-        speed = progress.records / progress.seconds if progress.seconds else 0.0
-        done = progress.records >= self._records
-        if self._drawing is not None and self._bar is not None:
-            self._bar.update(self._task, completed=progress.records, day=day, speed=speed)
-            newest = newest_predictions(self._known(), progress)
-            self._drawing.update(self._bar if done else Group(self._bar, Text(), newest), refresh=True)
-        else:
-            self.console.print(f"{day}: {progress.records:,} of {self._records:,} records, {speed:,.0f}/s", highlight=False)
+        if self._meter is not None:
+            self._meter.show(progress.records, progress.newest_ms, progress.per_second, newest_predictions(self._known(), progress))
 
     def _known(self) -> Departures:
         if self._departures is None:
@@ -116,7 +126,7 @@ class Stage:
 
 
 class _Speed(ProgressColumn):
-    """Records a second since the replay began."""
+    """Records a second since the beginning."""
 
     def render(self, task: Task) -> RenderableType:
         return Text(f"{task.fields['speed']:,.0f}/s", style="green")

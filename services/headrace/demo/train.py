@@ -7,6 +7,7 @@ extra. A test trains again and compares scores with the committed file.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,9 +17,9 @@ from headrace.decode.decoder import Decoder
 from headrace.demo.events import Departures
 from headrace.demo.flights import late_arrival
 from headrace.demo.report import LAST_MONTH_OF_TRAINING
-from headrace.features.resident import ResidentStates
+from headrace.features.training import TrainingFrame, training_frame
 from headrace.models import stamp
-from headrace.types import NO_WATERMARK_MS, Float64s, RecordBatch, TopicPartition
+from headrace.types import EventBatch, RecordBatch
 
 if TYPE_CHECKING:
     import lightgbm
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 VERSION = "1"
 TREES, LEAVES, LEARNING_RATE, LEAST_IN_LEAF = 120, 8, 0.15, 200
 OPSET = 15
+BATCH = 16_384
 PARAMETERS = {
     "objective": "binary",
     "num_leaves": LEAVES,
@@ -39,12 +41,12 @@ PARAMETERS = {
 }
 
 
-def train(frame: Float64s, departures: Departures) -> bytes:
-    """The stamped model. `frame` is the training frame of all departures, in their order; float32 from here on, as when scoring."""
+def train(frame: TrainingFrame, departures: Departures) -> bytes:
+    """The stamped model. `frame` is that of all departures, in their order; float32 from here on, as when scoring."""
     import lightgbm  # noqa: PLC0415 - training is for those who have the `dev` extra
 
     known = ~np.isnan(departures.late) & (departures.months <= LAST_MONTH_OF_TRAINING)
-    rows: NDArray[np.float32] = frame[known].astype(np.float32)
+    rows: NDArray[np.float32] = frame.values[known].astype(np.float32)
     booster = lightgbm.train(PARAMETERS, lightgbm.Dataset(rows, departures.late[known]), num_boost_round=TREES)
     return stamp(_onnx(booster, rows.shape[1]), late_arrival, version=VERSION, output="probabilities")
 
@@ -66,19 +68,17 @@ def _onnx(booster: lightgbm.Booster, features: int) -> bytes:
     return bytes(converted.SerializeToString())
 
 
-def frame_of(departures: Departures) -> Float64s:
-    """The feature vector of every departure, as of its own time, folded from the log one event after the other."""
-    topic, count = late_arrival.source.topic, len(departures)
-    partition = TopicPartition(topic, 0)
+def frame_of(departures: Departures) -> TrainingFrame:
+    """The feature vector of every departure as of its own time: the fold that serves them, over the log from its start."""
+    return training_frame(late_arrival, _events(departures))
+
+
+def _events(departures: Departures) -> Iterator[EventBatch]:
     decoder = Decoder(late_arrival.source)
-    views = late_arrival.views
-    states = ResidentStates(views=views, read=lambda _, keys: {view.fp: [None] * len(keys) for view in views}, capacity=10_000_000)
-    states.start(partition, {view.fp: 0 for view in views}, NO_WATERMARK_MS)
-    parts = []
-    for first in range(0, count, 16_384):
-        end = min(first + 16_384, count)
+    for first in range(0, len(departures), BATCH):
+        end = min(first + BATCH, len(departures))
         batch = RecordBatch(
-            topic=topic,
+            topic=late_arrival.source.topic,
             partitions=np.zeros(end - first, np.int32),
             offsets=np.arange(first, end),
             timestamps_ms=departures.departed_ms[first:end],
@@ -86,7 +86,4 @@ def frame_of(departures: Departures) -> Float64s:
             values=list(departures.values[first:end]),
             headers=[None] * (end - first),
         )
-        events = decoder.decode(batch).events
-        columns = [expression.evaluate(events.columns) for _, expression in late_arrival.event_features]
-        parts.append(np.column_stack([states.fold(events).values, *columns]))
-    return np.concatenate(parts)
+        yield decoder.decode(batch).events

@@ -25,12 +25,19 @@ def installed() -> bool:
 
 
 def with_metadata(model: bytes, entries: Mapping[str, str]) -> bytes:
-    """The same model with `entries` in its `metadata_props`, over entries of the same name. Raises `DefinitionError`."""
+    """The same model with `entries` in its `metadata_props`, over entries of the same name. Raises `DefinitionError`.
+
+    The same model gives the same bytes: entries are listed by name, and operator sets by domain, as converters list those in any order.
+    """
     parsed = _parse(model)
     kept = {entry.key: entry.value for entry in parsed.metadata_props if entry.key not in entries}
     del parsed.metadata_props[:]
     for key, value in sorted({**kept, **entries}.items()):
         parsed.metadata_props.add(key=key, value=value)
+    sets = sorted((entry.domain, entry.version) for entry in parsed.opset_import)
+    del parsed.opset_import[:]
+    for domain, version in sets:
+        parsed.opset_import.add(domain=domain, version=version)
     return bytes(parsed.SerializeToString(deterministic=True))
 
 

@@ -28,6 +28,16 @@ def test_stamping_twice_gives_the_same_bytes() -> None:
     assert onnx_file.with_metadata(once, {"a": "1"}) == once
 
 
+def test_order_of_operator_sets_does_not_change_the_bytes() -> None:
+    """A converter that lists operator sets in another order gives the same file once stamped."""
+    model = onnx.ModelProto.FromString(small_models.linear())
+    sets = [(entry.domain, entry.version) for entry in model.opset_import]
+    del model.opset_import[:]
+    for domain, version in reversed(sets):
+        model.opset_import.add(domain=domain, version=version)
+    assert onnx_file.with_metadata(model.SerializeToString(), {}) == onnx_file.with_metadata(small_models.linear(), {})
+
+
 def test_tensor_outside_the_file_is_found_in_a_subgraph() -> None:
     """External data hidden in the branch of an If is found by name."""
     assert "hidden" in onnx_file.external_tensors(small_models.outside_in_a_subgraph())

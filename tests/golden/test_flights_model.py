@@ -1,0 +1,55 @@
+"""The committed model of the demo comes from the committed script."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from headrace.demo.events import Departures, read_departures
+from headrace.demo.flights import MODEL, app, late_arrival
+from headrace.demo.report import DELAY, judge
+from headrace.demo.report import MODEL as MODEL_ROW
+from headrace.demo.train import frame_of, train
+from headrace.features.training import TrainingFrame
+from headrace.predict.onnx_model import OnnxModel
+from headrace.predict.signature import check
+
+MOST_BYTES = 150_000
+
+
+@pytest.fixture(scope="module")
+def departures() -> Departures:
+    """The whole year."""
+    return read_departures()
+
+
+@pytest.fixture(scope="module")
+def frame(departures: Departures) -> TrainingFrame:
+    """Its features, folded once."""
+    return frame_of(departures)
+
+
+def test_committed_model_fits_its_pipeline_and_is_small() -> None:
+    """The file loads, carries the signature of the pipeline as it is defined now, and weighs less than 150 kB."""
+    model = OnnxModel.load(MODEL, late_arrival.feature_names)
+    check(model.signature, late_arrival)
+    assert (model.name, app.pipelines) == ("late_arrival", (late_arrival,))
+    assert MODEL.stat().st_size < MOST_BYTES
+
+
+def test_training_again_gives_the_scores_of_the_committed_model(departures: Departures, frame: TrainingFrame) -> None:
+    """The script trains a model that scores every departure of the year as the committed one does."""
+    again = OnnxModel.load(train(frame, departures), frame.names)
+    committed = OnnxModel.load(MODEL, frame.names)
+    trained, expected = again.score(frame.values), committed.score(frame.values)
+    assert (trained.refused, expected.refused) == ([], [])
+    assert np.abs(trained.scores - expected.scores).max() < 1e-6
+
+
+def test_committed_model_beats_departure_delay_alone(departures: Departures, frame: TrainingFrame) -> None:
+    """On July to December, which it was not trained on, it ranks better than departure delay, and is calibrated within a point."""
+    judged = judge(departures, OnnxModel.load(MODEL, frame.names).score(frame.values).scores)
+    assert judged is not None
+    assert judged.by_predictor[DELAY].auc == pytest.approx(0.8956, abs=0.0005)
+    assert judged.by_predictor[MODEL_ROW].auc > 0.9
+    assert judged.calibration_error < 0.01
