@@ -119,6 +119,7 @@ def test_a_record_has_the_key_of_its_entity(key: bytes | None, entity: str, reas
     assert all("EWR" not in letter.error and "JFK" not in letter.error for letter in result.refused)
 
 
+@settings(deadline=None)
 @given(
     pairs=st.lists(
         st.tuples(st.sampled_from(["a", "a\0b", "b", "", "\0", "ab"]), st.sampled_from([b"a", b"a\0b", b"b", b"", b"\0", b"ab", None])),
@@ -270,6 +271,18 @@ def test_the_verdict_does_not_depend_on_how_deep_the_caller_stands() -> None:
         return [reason_of(raw("unknown", b"[" * depth + b"]" * depth)) for depth in (199, 200)]
 
     assert down(0) == down(600) == [None, Reason.MALFORMED]
+
+
+def test_a_stack_without_room_is_no_fault_of_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a sound value cannot be read because Python's own stack is used up, that is raised and makes no dead letter."""
+
+    def exhausted(_: bytes) -> None:
+        raise RecursionError
+
+    decoder = Decoder(DEPARTURES)
+    monkeypatch.setattr(decoder, "_decode", exhausted)
+    with pytest.raises(RecursionError):
+        decoder.decode(batch([event()]))
 
 
 def test_a_contract_may_have_names_beyond_ascii() -> None:

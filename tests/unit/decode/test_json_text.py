@@ -21,7 +21,7 @@ def depth_of(parsed: object) -> int:
     return 1 + max(map(depth_of, parsed), default=0) if isinstance(parsed, list) else 0
 
 
-@settings(max_examples=1_000)
+@settings(max_examples=1_000, deadline=None)
 @given(value=st.binary(max_size=12) | st.text(alphabet='{}[]",:\\u0dA8 1-.eEtrufalsn\x00é', max_size=16).map(str.encode))
 @example(value=b'"\\ud83d\\ude00"')
 @example(value=b'"\\"')
@@ -44,6 +44,7 @@ nested = st.recursive(
 
 
 @pytest.mark.parametrize("wrapped", [0, 190, 199, 200, 201])
+@settings(deadline=None)
 @given(value=nested)
 def test_depth_counts_levels_and_nothing_in_strings(wrapped: int, value: object) -> None:
     """Brackets in strings are no levels, neighbours share one."""

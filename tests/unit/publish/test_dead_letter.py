@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headrace.errors import TooManyRefused
@@ -50,6 +50,7 @@ def letters(max_record_bytes: int = 1_000_000) -> DeadLetters:
 original_headers = st.lists(st.tuples(st.text(st.characters(codec="utf-8"), max_size=5), st.none() | st.binary(max_size=5)), max_size=3)
 
 
+@settings(deadline=None)
 @given(st.none() | st.binary(max_size=300), st.none() | st.binary(max_size=5_000), st.none() | original_headers)
 def test_a_dead_letter_is_the_original_record(key: bytes | None, value: bytes | None, headers: Headers | None) -> None:
     """Key, value, timestamp and headers are unchanged, whatever they are; ours stand behind."""
@@ -155,6 +156,7 @@ def test_the_limit_counts_the_whole_record(over: int) -> None:
     assert (value == batch.values[0]) == (over <= 0)
 
 
+@settings(deadline=None)
 @given(
     st.integers(LEAST_RECORD_BYTES, 20_000),
     st.integers(0, 30_000),
@@ -196,12 +198,15 @@ def stops_after(pattern: Sequence[bool], cuts: Sequence[int], *, limit: float, w
     return False
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.booleans(), max_size=60),
     st.lists(st.integers(1, 20), max_size=4),
     st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]),
     st.integers(1, 20),
 )
+@example(pattern=[True, False, True], cuts=[], limit=0.5, window=2)
+@example(pattern=[True] * 4, cuts=[3], limit=1.0, window=3)
 def test_too_many_refused_in_any_window_stop_the_worker(pattern: list[bool], cuts: list[int], limit: float, window: int) -> None:
     """The worker stops exactly if some window of records holds more than its share of refused ones, whatever the batches are."""
     expected = any(sum(pattern[max(0, end - window) : end]) > limit * window for end in range(len(pattern) + 1))

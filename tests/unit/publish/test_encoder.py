@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
 from cloudevents.core.formats.json import JSONFormat
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -117,6 +117,7 @@ def test_rows_left_out_shift_nothing(rows: list[int]) -> None:
         assert dict(headers)["headrace-source"] == f"flights.departures.v1/{row % 2}/{5_000_000_000 + row * 10}".encode()
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.lists(st.floats(allow_infinity=False), min_size=3, max_size=3), min_size=1, max_size=5),
     st.floats(allow_nan=False, allow_infinity=False),
@@ -134,6 +135,7 @@ def test_numbers_arrive_bit_by_bit(vectors: list[list[float]], score: float) -> 
         assert found[~np.isnan(found)].tobytes() == np.array(vector)[~np.isnan(found)].tobytes()
 
 
+@settings(deadline=None)
 @given(st.text(), st.text())
 def test_any_text_may_be_an_entity(entity: str, join: str) -> None:
     """Quotes, line ends, NULs and emoji in an entity or a join are read back as they were."""
@@ -207,6 +209,7 @@ def test_the_cloudevents_library_reads_a_prediction() -> None:
     assert found.get_data() == json.loads(out.values[1] or b"")
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(946_684_800_000, 4_102_444_800_000), max_size=5))
 def test_times_are_written_as_the_calendar_has_them(times: list[int]) -> None:
     """Event times from 2000 to 2100 are written as Python's calendar writes them, to the millisecond."""

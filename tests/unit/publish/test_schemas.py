@@ -40,7 +40,7 @@ def test_the_command_writes_the_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name.removesuffix(".schema.json") for name in schema_files()])
 def test_a_schema_is_a_schema(name: str) -> None:
     """Each file is valid JSON Schema, has an id and describes itself."""
-    found = schema(name).schema
+    found: dict[str, Any] = json.loads((FOLDER / f"{name}.schema.json").read_text(encoding="utf-8"))
     Draft202012Validator.check_schema(found)
     assert found["$id"] == f"urn:headrace:{name}:v1"
     assert found["description"]
