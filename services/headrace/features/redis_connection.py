@@ -17,6 +17,7 @@ import os
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from redis import exceptions
@@ -201,9 +202,9 @@ class Conversation:
 class Tls:
     """How to know the server and be known by it: PEM files; what is None is left to the system or to the URL."""
 
-    ca: str | None = None
-    certificate: str | None = None
-    key: str | None = None
+    ca: str | Path | None = None
+    certificate: str | Path | None = None
+    key: str | Path | None = None
 
 
 class RedisServer:

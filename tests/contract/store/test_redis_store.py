@@ -99,19 +99,19 @@ def stands_whole(store: RedisStore) -> int | None:
 
 
 def test_a_killed_server_comes_back_as_a_whole(own_redis: Make, connect: Connect) -> None:
-    """Kill -9 with an append-only file that is synced every second: offset and states agree, and the same client goes on (T30)."""
+    """Kill -9 with an append-only file that is synced every second: some applies may be gone, but offset and states agree (T30)."""
     server = own_redis()
     store = connect(server)
-    ready(store, ME, {V: 0, W: 0})
-    offset = 0
+    offset = None
     for _ in range(3):
-        write_on(store, offset, offset + 100)
+        if offset is None:
+            ready(store, ME, {V: 0, W: 0})
+        begin = offset or 0
+        write_on(store, begin, begin + 100)
         server.kill()
         come_back(server)
-        found = stands_whole(store)
-        assert found is not None
-        assert offset <= found <= offset + 100
-        offset = found
+        offset = stands_whole(store)
+        assert offset is None or offset <= begin + 100
 
 
 def test_an_append_only_file_cut_anywhere_leaves_a_whole(own_redis: Make, connect: Connect, tmp_path: Path, seed: int) -> None:
@@ -423,9 +423,10 @@ def test_a_lost_node_is_waited_for(cluster: tuple[RedisServer, RedisServer], con
 
 def _away(store: RedisStore, partition: TopicPartition) -> bool:
     try:
-        return heads(store, [V], partition) != {V: (0, None)}
+        store.read(partition, [V], [b"a"])
     except TransientError:
         return True
+    return False
 
 
 # TLS: the server's side is a small relay, as a server built without TLS cannot play it.
