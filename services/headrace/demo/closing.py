@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from headrace.demo.events import LATE_MINUTES
 from headrace.demo.report import MODEL, Judged, Report
 
 BAR = 20
@@ -25,9 +26,7 @@ def show(report: Report, console: Console) -> None:
     for failure in failures:
         console.print(Text.assemble(("NOT RIGHT  ", "bold red"), failure))
     if not failures:
-        console.print(
-            Text.assemble(("OK  ", "bold green"), "every record has exactly one prediction or dead letter, every bad one the right reason")
-        )
+        console.print(Text.assemble(("OK  ", "bold green"), "one prediction or dead letter for every record, every reason right"))
 
 
 def _records(report: Report, console: Console) -> None:
@@ -50,12 +49,9 @@ def _records(report: Report, console: Console) -> None:
 
 
 def _times(report: Report, console: Console) -> None:
+    console.print(Text.assemble((f"{report.events_per_second:,.0f} events/s", "bold"), " through the whole loop"))
     console.print(
-        Text.assemble(
-            (f"{report.events_per_second:,.0f} events/s", "bold"),
-            f" through the whole loop; a record spends {report.loop_p50_ms:.0f} ms (p50), {report.loop_p99_ms:.0f} ms (p99) in it, "
-            "waiting for its batch included",
-        )
+        f"{report.loop_p50_ms:.0f} ms (p50), {report.loop_p99_ms:.0f} ms (p99) from the poll of a batch to its commit", highlight=False
     )
     for title, unit, spent in (("microseconds a record", "", report.stage_us), ("seconds", " s", report.seconds)):
         shown = ", ".join(f"{name} {value:.1f}{unit}" for name, value in spent.items() if value >= LEAST_SHOWN)
@@ -68,10 +64,10 @@ def show_judged(judged: Judged, model: str, console: Console) -> None:
     console.print(
         Text.assemble(
             ("July to December", "bold"),
-            f": {judged.events:,} flights with a known arrival, {judged.late_share:.1%} more than 15 minutes late; "
-            f"{model} was trained on January to June",
+            f": {judged.events:,} flights arrived, {judged.late_share:.1%} more than {LATE_MINUTES} minutes late",
         )
     )
+    console.print(f"{model}, trained on January to June, against departure delay alone and a constant", highlight=False)
     table = _table("predictor", *NAMES.values())
     for name, found in judged.by_predictor.items():
         style = "bold" if name == MODEL else ""
@@ -88,7 +84,7 @@ def show_judged(judged: Judged, model: str, console: Console) -> None:
             _bar(part.observed),
         )
     console.print(table)
-    console.print(f"calibration error {judged.calibration_error:.2%} (said against came, weighted by flights)", highlight=False)
+    console.print(f"calibration error {judged.calibration_error:.2%}: said against came, weighted by flights", highlight=False)
     console.print()
 
 

@@ -29,8 +29,8 @@ from headrace.timeline import Timeline
 from headrace.types import Float64s, Int64s, Work
 
 PARTITIONS = 4
-BATCH = 4_096
-"""Records of one transaction."""
+BATCH = 2_048
+"""Records of one transaction: a compromise between speed and delay."""
 NO_OVERLAP = 1 << 40
 """A drain is never that large: in memory a commit takes no time that could be used."""
 SHOWN = 6
@@ -94,8 +94,8 @@ class _Told:
 class Replay:
     """One replay of `departures`, with `planted` records among them, through the one pipeline of `app`."""
 
-    def __init__(self, app: App, departures: Departures, planted: Mapping[int, BadRecord], *, clock: Clock) -> None:
-        """Make topics, store and loop; nothing flows yet. Loads the model: raises `DefinitionError`."""
+    def __init__(self, app: App, departures: Departures, planted: Mapping[int, BadRecord], *, clock: Clock, batch: int = BATCH) -> None:
+        """Make topics, store and loop; nothing flows yet. `batch` is the most records of a transaction. Raises `DefinitionError`."""
         (pipeline,) = app.pipelines
         models = load_models(app)
         model = models[pipeline.name]
@@ -111,7 +111,7 @@ class Replay:
             store=MemoryStore(),
             clock=clock,
             models=models,
-            limits=Limits(max_batch=BATCH, overlap_from=NO_OVERLAP),
+            limits=Limits(max_batch=batch, overlap_from=NO_OVERLAP),
             watch=silent_watch(clock, committed=self._told.committed),
         )
         self._feed = Feed(log, pipeline.source.topic, departures, planted, partitions=PARTITIONS)

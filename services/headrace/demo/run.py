@@ -19,7 +19,7 @@ def run(stage: Stage, clock: Clock, *, bad: int, limit: int | None) -> Report:
         with stage.phase("reading the flights", "reading the flights of 2013") as say:
             departures = read_departures(limit=limit)
             planted = plant(departures, bad)
-            say(f"{departures.flights:,} flights of 2013 from New York, {len(departures):,} departures; {len(planted)} bad records planted")
+            say(f"{len(departures):,} departures of {departures.flights:,} flights, {len(planted):,} bad records among them")
         with stage.phase("loading", "loading the engine and the model") as say:
             # These load numba and onnxruntime, a second that belongs to this phase: something is on the screen already.
             from headrace.demo.flights import app  # noqa: PLC0415
@@ -27,10 +27,10 @@ def run(stage: Stage, clock: Clock, *, bad: int, limit: int | None) -> Report:
             from headrace.features.warm_up import warm_up  # noqa: PLC0415
 
             replay = Replay(app, departures, planted, clock=clock)
-            say(f"engine and model loaded: {replay.model['name']} version {replay.model['version']}")
+            say(f"engine and model ready: {replay.model['name']} version {replay.model['version']}")
         with stage.phase("compiling", "compiling the fold (once)") as say:
             warm_up()
-            say("fold compiled, or loaded as it was compiled before")
+            say("fold ready")
         with stage.replaying(departures, len(departures) + len(planted)):
             replayed = replay.run(stage)
         return report(departures, replayed, model=replay.model, seconds=stage.seconds)

@@ -139,7 +139,8 @@ def first_prediction(departures: Departures, row: int, prediction: Prediction, s
         ("First prediction: ", "bold"),
         f"flight {departures.flight_ids[row]}, aircraft {prediction.entity}, left {left}, {_delay(departures.dep_delay[row])}. ",
         (f"{prediction.score:.1%}", "bold cyan"),
-        f" chance that it arrives more than {LATE_MINUTES} minutes late.",
+        f" chance that it arrives more than {LATE_MINUTES} minutes late",
+        "." if isnan(departures.arr_delay[row]) else f"; it came {_delay(departures.arr_delay[row])}.",
     )
     fields = Table.grid(padding=(0, 2))
     for name, said in (
