@@ -443,10 +443,10 @@ def relay(shared: RedisServer) -> Iterator[Callable[[ssl.SSLContext], int]]:
     """Makes ports that take TLS and pass plain bytes on to the server."""
     listeners: list[socket.socket] = []
 
-    def make(context: ssl.SSLContext) -> int:
+    def make(tls: ssl.SSLContext) -> int:
         listener = socket.create_server(("127.0.0.1", 0))
         listeners.append(listener)
-        threading.Thread(target=_relay, args=(listener, context, shared.port), daemon=True).start()
+        threading.Thread(target=_relay, args=(listener, tls, shared.port), daemon=True).start()
         port: int = listener.getsockname()[1]
         return port
 
@@ -456,14 +456,14 @@ def relay(shared: RedisServer) -> Iterator[Callable[[ssl.SSLContext], int]]:
         listener.close()
 
 
-def _relay(listener: socket.socket, context: ssl.SSLContext, port: int) -> None:
+def _relay(listener: socket.socket, tls: ssl.SSLContext, port: int) -> None:
     while True:
         try:
             plain, _ = listener.accept()
         except OSError:
             return
         try:
-            outer = context.wrap_socket(plain, server_side=True)
+            outer = tls.wrap_socket(plain, server_side=True)
         except (ssl.SSLError, OSError):
             plain.close()
             continue
@@ -483,10 +483,10 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 
 def server_side(authority: trustme.CA, **options: object) -> ssl.SSLContext:
-    """A server's context with a certificate for this machine."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1", "localhost", **options).configure_cert(context)  # type: ignore[arg-type]
-    return context
+    """A server's side of TLS, with a certificate for this machine."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1", "localhost", **options).configure_cert(tls)  # type: ignore[arg-type]
+    return tls
 
 
 def test_tls_is_spoken_to_whom_we_know(
