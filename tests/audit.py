@@ -1,11 +1,11 @@
 """What the promise says must be in topics and store, computed from the source log alone, one record at a time, and compared with what is there.
 
-    check         what it finds
-    duplicate     a source offset with two results            lost        an offset below the committed one without any
-    features      a vector that the sequential fold does not give, in any bit
-    order         predictions of one key not in source-offset order
-    dead letter   a refusal where there should be a prediction, the other way round, or the wrong reason
-    diverged      state in the store that is not the fold's, or another watermark
+check         what it finds
+duplicate     a source offset with two results            lost        an offset below the committed one without any
+features      a vector that the sequential fold does not give, in any bit
+order         predictions of one key not in source-offset order
+dead letter   a refusal where there should be a prediction, the other way round, or the wrong reason
+diverged      state in the store that is not the fold's, or another watermark
 """
 
 from __future__ import annotations
@@ -136,7 +136,11 @@ class Audit:
         view = next(view for view in self.app.views_of(source) if view.fp == view_fp)
         expected = self.expected.states[partition, view_fp]
         watermark_ms = self.expected.watermarks[partition]
-        found = [] if head.watermark_ms == watermark_ms else [f"diverged: watermark of {partition} is {head.watermark_ms}, expected {watermark_ms}"]
+        found = (
+            []
+            if head.watermark_ms == watermark_ms
+            else [f"diverged: watermark of {partition} is {head.watermark_ms}, expected {watermark_ms}"]
+        )
         for key in expected.keys() | stored.keys():
             if not same_state(view, stored.get(key), expected.get(key), watermark_ms - source.lateness_ms):
                 found.append(f"diverged: {view.name} of {key.decode()} in {partition}")

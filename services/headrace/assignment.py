@@ -85,7 +85,16 @@ class Assignment:
     """The partitions of this worker."""
 
     def __init__(
-        self, *, source: RecordSource, store: StateStore, applier: Applier, path: Path, executor: Executor, now_ms: Callable[[], int], delivery: Delivery, say: Callable[..., None]
+        self,
+        *,
+        source: RecordSource,
+        store: StateStore,
+        applier: Applier,
+        path: Path,
+        executor: Executor,
+        now_ms: Callable[[], int],
+        delivery: Delivery,
+        say: Callable[..., None],
     ) -> None:
         """`say(event, **fields)` gets one line for everything an operator wants to know."""
         self._source = source
@@ -168,7 +177,9 @@ class Assignment:
             rows = np.flatnonzero(batch.partitions == number)
             offsets = batch.offsets[rows]
             if offsets[0] < mine.position:
-                raise FatalError(f"{name.topic}-{name.partition}: the log gave offset {offsets[0]} again, expected {mine.position} or later")
+                raise FatalError(
+                    f"{name.topic}-{name.partition}: the log gave offset {offsets[0]} again, expected {mine.position} or later"
+                )
             mine.position = answer.ends[name] = int(offsets[-1]) + 1
             if mine.phase is Phase.LIVE:
                 scored.append(rows)
@@ -230,7 +241,12 @@ class Assignment:
         committed = self._source.committed(name)
         topic_id = self._source.topic_id(name.topic)
         found = Found(
-            partition=name, heads=claim.heads, state_topic_id=claim.topic_id, topic_id=topic_id, committed=committed, log=self._source.log_range(name)
+            partition=name,
+            heads=claim.heads,
+            state_topic_id=claim.topic_id,
+            topic_id=topic_id,
+            committed=committed,
+            log=self._source.log_range(name),
         )
         rebuild_ms = recovery.rebuild_time_ms(found, self._path.span_ms(name.topic)) if recovery.must_rebuild(found) else None
         rebuild_offset = None if rebuild_ms is None else self._source.offset_at(name, rebuild_ms)

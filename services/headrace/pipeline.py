@@ -20,7 +20,20 @@ from headrace.publish.encoder import Encoder
 from headrace.recovery import Plan
 from headrace.source import Source
 from headrace.timeline import Timeline
-from headrace.types import DeadLetter, EventBatch, FeatureVectors, Float64s, OutRecords, Position, Reason, RecordBatch, Tally, TopicPartition, Work
+from headrace.types import (
+    DeadLetter,
+    EventBatch,
+    FeatureVectors,
+    Float64s,
+    Int64s,
+    OutRecords,
+    Position,
+    Reason,
+    RecordBatch,
+    Tally,
+    TopicPartition,
+    Work,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,19 +59,43 @@ class Scorer:
         answer = self.model.score(values)
         rows, entities, times, late, scores = events.rows, events.entities, events.event_times_ms, vectors.late, answer.scores
         refused = [
-            DeadLetter(row=int(rows[event]), reason=Reason.MODEL_OUTPUT, stage="predict", error=error, model=self.model.name) for event, error in answer.refused
+            DeadLetter(row=int(rows[event]), reason=Reason.MODEL_OUTPUT, stage="predict", error=error, model=self.model.name)
+            for event, error in answer.refused
         ]
         if refused:
             kept = np.delete(np.arange(len(events)), [event for event, _ in answer.refused])
-            rows, entities, times, late, scores, values = rows[kept], [entities[event] for event in kept], times[kept], late[kept], scores[kept], values[kept]
-        return self.encoder.encode(events.records, rows, entities, times, late, scores, values, scored_at_ms), refused
+            rows, entities, times, late, scores, values = (
+                rows[kept],
+                [entities[event] for event in kept],
+                times[kept],
+                late[kept],
+                scores[kept],
+                values[kept],
+            )
+        joins = self._joins(events, rows)
+        return self.encoder.encode(events.records, rows, entities, times, late, scores, values, scored_at_ms, joins), refused
+
+    def _joins(self, events: EventBatch, rows: Int64s) -> list[str | None] | None:
+        """What each event's outcome will be joined by, where outcomes are declared."""
+        if self.pipeline.outcomes is None:
+            return None
+        column = events.columns[self.pipeline.outcomes.join]
+        return list(column if rows is events.rows else column[np.searchsorted(events.rows, rows)])
 
 
 class SourcePath:
     """Everything that happens to the records of one source topic."""
 
     def __init__(
-        self, *, source: Source, decoder: Decoder, states: ResidentStates, scorers: Sequence[Scorer], dead_letters: DeadLetters, share: RefusedShare, now_ms: Callable[[], int]
+        self,
+        *,
+        source: Source,
+        decoder: Decoder,
+        states: ResidentStates,
+        scorers: Sequence[Scorer],
+        dead_letters: DeadLetters,
+        share: RefusedShare,
+        now_ms: Callable[[], int],
     ) -> None:
         self.source, self.states, self.scorers = source, states, scorers
         self._decoder, self._dead_letters, self._share, self._now_ms = decoder, dead_letters, share, now_ms
@@ -74,7 +111,13 @@ class SourcePath:
         timeline.mark("decode")
         vectors = self.states.fold(decoded.events)
         timeline.mark("features")
-        tally = Tally(topic=batch.topic, timestamps_ms=batch.timestamps_ms, events=len(decoded.events), late=int(vectors.late.sum()), unknown_fields=decoded.unknown_fields)
+        tally = Tally(
+            topic=batch.topic,
+            timestamps_ms=batch.timestamps_ms,
+            events=len(decoded.events),
+            late=int(vectors.late.sum()),
+            unknown_fields=decoded.unknown_fields,
+        )
         tally.refused.extend(decoded.refused)
         outputs: list[OutRecords] = []
         for scorer in self.scorers if len(decoded.events) else ():

@@ -103,9 +103,17 @@ def decide(found: Found, delivery: Delivery, *, rebuild_ms: int | None, rebuild_
     """
     committed, log = found.committed, found.log
     if committed is None:
-        raise _given_up(found, "the group has no committed offset", "a new app starts with `headrace apply`; if this one is not new, its offsets expired: restore them, then start again")
+        raise _given_up(
+            found,
+            "the group has no committed offset",
+            "a new app starts with `headrace apply`; if this one is not new, its offsets expired: restore them, then start again",
+        )
     if found.state_topic_id not in (None, found.topic_id):
-        raise _given_up(found, "the topic was deleted and created again under its name", "give the app a new name, or drop its state, and run `headrace apply`")
+        raise _given_up(
+            found,
+            "the topic was deleted and created again under its name",
+            "give the app a new name, or drop its state, and run `headrace apply`",
+        )
     live_from = committed.offset
     if not log.start <= live_from <= log.end:
         raise _given_up(

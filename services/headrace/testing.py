@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from headrace.apps.worker import Limits, embedded, prepare_embedded, silent_watch
+from headrace.assembly import Limits, embedded, prepare_embedded, silent_watch
 from headrace.clock import ManualClock
 from headrace.definition import App
 from headrace.features.memory_store import MemoryStore, Snapshot
@@ -39,7 +39,13 @@ class Driver:
     """An app in one process. `models` replaces the models of the definitions, by pipeline name."""
 
     def __init__(
-        self, app: App, *, models: Mapping[str, Model] | None = None, partitions: int = 2, now_ms: int = 1_700_000_000_000, limits: Limits | None = None
+        self,
+        app: App,
+        *,
+        models: Mapping[str, Model] | None = None,
+        partitions: int = 2,
+        now_ms: int = 1_700_000_000_000,
+        limits: Limits | None = None,
     ) -> None:
         self.app = app
         self.clock = ManualClock(now_ms)
@@ -60,7 +66,16 @@ class Driver:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Nothing outlives the driver."""
 
-    def send(self, topic: str, event: object | None = None, /, *, timestamp_ms: int | None = None, headers: Headers | None = None, **fields: object) -> int:
+    def send(
+        self,
+        topic: str,
+        event: object | None = None,
+        /,
+        *,
+        timestamp_ms: int | None = None,
+        headers: Headers | None = None,
+        **fields: object,
+    ) -> int:
         """Put an event on a source topic, as an `hr.Event` or by its fields; returns its offset. The key is the entity, the timestamp the event time."""
         source = next((source for source in self.app.sources if source.topic == topic), None)
         if source is None:
@@ -69,9 +84,13 @@ class Driver:
             fields = {name: getattr(event, name) for name in type(event).model_fields}  # type: ignore[attr-defined]
         value = json.dumps(fields).encode()
         when = fields.get(source.time) if timestamp_ms is None else timestamp_ms
-        return self.send_bytes(topic, key=str(fields[source.key]).encode(), value=value, timestamp_ms=when if isinstance(when, int) else None, headers=headers)
+        return self.send_bytes(
+            topic, key=str(fields[source.key]).encode(), value=value, timestamp_ms=when if isinstance(when, int) else None, headers=headers
+        )
 
-    def send_bytes(self, topic: str, *, key: bytes | None, value: bytes | None, timestamp_ms: int | None = None, headers: Headers | None = None) -> int:
+    def send_bytes(
+        self, topic: str, *, key: bytes | None, value: bytes | None, timestamp_ms: int | None = None, headers: Headers | None = None
+    ) -> int:
         """Put any record on a source topic, good or bad; returns its offset."""
         return self.log.append(topic, None, key, value, headers, timestamp_ms)
 
@@ -125,7 +144,13 @@ class Driver:
         self._workers.append(worker)
         worker.turn()
         group = self.log.group(self.app.name)
-        group.reassign({list(group.members)[-1]: [TopicPartition(source.topic, number) for source in self.app.sources for number in range(self._partitions)]})
+        group.reassign(
+            {
+                list(group.members)[-1]: [
+                    TopicPartition(source.topic, number) for source in self.app.sources for number in range(self._partitions)
+                ]
+            }
+        )
 
     def roll_back_state(self) -> None:
         """The store forgets everything since the run before the last one, as a Redis does that lost its last writes."""

@@ -1,8 +1,8 @@
 """Weaker protocols, each a patch of a few lines to the real loop. The simulation must catch every one: a check that cannot fail is a defect.
 
-    V10  the records of a partition that was revoked inside the drain are still folded and sent, with fresh group metadata
-    V11  with a commit in flight, states are packed after the next batch was folded, not before
-    V12  a claim begins while a commit is in flight
+V10  the records of a partition that was revoked inside the drain are still folded and sent, with fresh group metadata
+V11  with a commit in flight, states are packed after the next batch was folded, not before
+V12  a claim begins while a commit is in flight
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from unittest.mock import patch
 
+from headrace.assignment import Partition
 from headrace.loop import Loop
 from headrace.pipeline import Paths
-from headrace.recovery import Phase
 from headrace.timeline import Timeline
 from headrace.types import RecordBatch, TopicPartition, Work
 
@@ -21,17 +21,17 @@ from headrace.types import RecordBatch, TopicPartition, Work
 @contextmanager
 def v10_revoked_records_are_sent() -> Iterator[None]:
     """A revoked partition is forgotten one turn too late."""
-    late: dict[int, list[TopicPartition]] = {}
+    late: dict[int, dict[TopicPartition, Partition]] = {}
     turn = Loop.turn
 
     def revoked(self: Loop, partitions: Sequence[TopicPartition]) -> None:
         self._finish_commit()
         self._applier.flush(partitions)
-        late.setdefault(id(self), []).extend(partitions)
+        late.setdefault(id(self), {}).update({name: self._assignment.partitions[name] for name in partitions})
 
     def turn_late(self: Loop) -> None:
-        found = late.pop(id(self), [])
-        self._assignment.remove([name for name in found if self._assignment.partitions[name].phase is not Phase.CLAIMING])
+        found = late.pop(id(self), {})
+        self._assignment.remove([name for name, mine in found.items() if self._assignment.partitions.get(name) is mine])
         turn(self)
 
     with patch.object(Loop, "revoked", revoked), patch.object(Loop, "turn", turn_late):

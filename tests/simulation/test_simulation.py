@@ -35,7 +35,12 @@ def violations(seed: int, totals: Counters) -> list[str]:
     return world.check()
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink])
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+)
 @given(seed=st.integers(0, 2**16), schedule=schedules)
 def test_the_protocol_keeps_its_promise(seed: int, schedule: list[Burst]) -> None:
     """Whatever dies, lies or comes late: one result per offset, features and state equal to the fold, everything done in the end."""
@@ -50,7 +55,7 @@ def test_the_schedules_do_damage() -> None:
     for seed in range(20):
         assert violations(seed, totals) == [], f"seed {seed}"
     print(totals)
-    assert min(totals.aborted, totals.unknown, totals.fenced, totals.catch_ups, totals.rebuilds, totals.rollbacks) > 0
+    assert min(totals.overlapped, totals.aborted, totals.unknown, totals.fenced, totals.catch_ups, totals.rebuilds, totals.rollbacks) > 0
 
 
 @pytest.mark.parametrize("name", MUTANTS)
@@ -60,7 +65,7 @@ def test_a_mutant_is_caught(name: str) -> None:
     totals = Counters()
     with mutant():
         for seed in range(200):
-            found = violations(seed, totals)
+            found = [problem for problem in violations(seed, totals) if not problem.startswith("a worker ended")]
             if found:
                 print(f"{name} caught by schedule {seed}: {found[0]}")
                 return

@@ -19,7 +19,7 @@ import greenlet
 import numpy as np
 
 import headrace as hr
-from headrace.apps.worker import Executors, Limits, Ports, assemble
+from headrace.assembly import Executors, Limits, Ports, assemble
 from headrace.clock import ManualClock
 from headrace.errors import SlotTaken
 from headrace.features.memory_store import MemoryStore, Snapshot
@@ -125,13 +125,13 @@ class SimExecutor:
     def __init__(self, process: Process) -> None:
         self._process = process
         self._queue: list[tuple[Callable[..., Any], tuple[Any, ...], SimOutcome]] = []
-        self._running = False
+        self.running = False
 
     def submit(self, call: Callable[..., Any], /, *arguments: Any) -> SimOutcome:
         outcome = SimOutcome()
         self._queue.append((call, arguments, outcome))
-        if not self._running:
-            self._running = True
+        if not self.running:
+            self.running = True
             self._process.spawn(self._run)
         return outcome
 
@@ -146,7 +146,7 @@ class SimExecutor:
             except Exception as error:
                 outcome.error = error
             outcome.ready = True
-        self._running = False
+        self.running = False
 
 
 class Process:
@@ -157,6 +157,7 @@ class Process:
         self.identity = f"host:{number}"
         self.dead = False
         self.tasks: list[Task] = []
+        self.commits = SimExecutor(self)
         self.source = MemorySource(world.log, group=app.name, member=f"slot-{slot}-{number}", pause=world.pause)
         self.loop = world.assemble(self)
         self.spawn(self._run)
@@ -189,7 +190,17 @@ class Burst:
     fault: str
 
 
-FAULTS: Sequence[str] = ["rebalance"] * 10 + ["evict"] * 10 + ["tell"] * 10 + ["kill"] * 10 + ["expire"] * 10 + ["rollback"] * 10 + ["flush"] * 2 + ["twin"] * 2 + ["none"] * 6
+FAULTS: Sequence[str] = (
+    ["rebalance"] * 10
+    + ["evict"] * 10
+    + ["tell"] * 10
+    + ["kill"] * 10
+    + ["expire"] * 10
+    + ["rollback"] * 10
+    + ["flush"] * 2
+    + ["twin"] * 2
+    + ["midway"] * 8 + ["none"] * 6
+)
 """The faults, in the proportions in which schedules draw them."""
 
 
@@ -246,16 +257,15 @@ class World:
         self.problems: list[str] = []
         self.counters = Counters()
         self.calm = False
-        self._limits = limits or Limits(max_batch=4, overlap_from=2, max_store_delay_ms=300, refused_share=1.1)
+        self._limits = limits or Limits(max_batch=4, overlap_from=2, max_store_delay_ms=300, refused_share=1.0)
         self._draw = random.Random(seed)
         self._started = 0
-        for partition, key, value, timestamp_ms in make_records(seed, count):
-            self.log.append(TOPIC, partition, key, value, None, timestamp_ms)
+        self._coming = make_records(seed, count)
         self.partitions = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
         group = self.log.group(app.name)
         for partition in self.partitions:
             group.offsets[partition] = Position(offset=0, watermark_ms=None)
-        self.ends = {partition: self.log.end_offset(partition) for partition in self.partitions}
+        self.ends: dict[TopicPartition, int] = {}
         self.processes: list[Process] = []
         self.slots: list[Process] = [self.start(slot) for slot in range(SLOTS)]
 
@@ -272,10 +282,14 @@ class World:
         """The real loop on this world's ports."""
         return assemble(
             app,
-            ports=Ports(source=process.source, sink=MemorySink(self.log, transactional_id=f"{app.name}.{process.slot}", pause=self.pause), store=self.store),
+            ports=Ports(
+                source=process.source,
+                sink=MemorySink(self.log, transactional_id=f"{app.name}.{process.slot}", pause=self.pause),
+                store=self.store,
+            ),
             models={"visit": SumModel()},
             clock=self.clock,
-            executors=Executors(commits=SimExecutor(process), store=SimExecutor(process), claims=SimExecutor(process)),
+            executors=Executors(commits=process.commits, store=SimExecutor(process), claims=SimExecutor(process)),
             watch=Watch(
                 tick=_nothing,
                 committed=_nothing,
@@ -311,6 +325,7 @@ class World:
         if task.process.dead:
             raise Killed
         task.step = step
+        self.counters.overlapped += step == "fetch" and task.process.commits.running
         self.hub.switch()
         if task.process.dead:
             raise Killed
@@ -337,21 +352,33 @@ class World:
                 task.fate = Fate.LOST_REQUEST if chance < 0.08 else Fate.LOST_REPLY if chance < 0.16 else None
             elif task.step in {"heartbeat", "drain"} and draw.random() < 0.5:
                 task.fate = Fate.LOST_REQUEST
+        self._go_on(task)
+        return True
+
+    def _go_on(self, task: Task) -> None:
+        """Let one line of execution go on to its next step."""
         task.switch()
         self.clock.advance(7)
         self.counters.steps += 1
         if task.dead:
             task.process.tasks.remove(task)
-        return True
 
     def run(self, schedule: Sequence[Burst]) -> None:
         """Run a schedule, then bring the world to rest."""
-        for burst in schedule:
+        for left, burst in zip(range(len(schedule), 0, -1), schedule, strict=True):
+            self._produce(-(-len(self._coming) // left))
             draw = random.Random(burst.order)
             for _ in range(burst.steps):
                 self.step(draw)
             getattr(self, f"_{burst.fault}")(draw)
+        self.ends = {partition: self.log.end_offset(partition) for partition in self.partitions}
         self._rest()
+
+    def _produce(self, count: int) -> None:
+        """The next records arrive: the log is never all there, so that there is always something to do."""
+        for partition, key, value, timestamp_ms in self._coming[:count]:
+            self.log.append(TOPIC, partition, key, value, None, timestamp_ms)
+        del self._coming[:count]
 
     # --------------------------------------------------------------------------------------------------------------- faults
 
@@ -369,6 +396,32 @@ class World:
         self.log.group(app.name).reassign(targets)
         self.counters.rebalances += 1
 
+    def _midway(self, draw: random.Random) -> None:
+        """An orderly rebalance that an owner hears of in the middle of its drain, while the new owner is quick."""
+        for _ in range(40):
+            group = self.log.group(app.name)
+            found = [task for process in self.processes if not process.dead for task in process.tasks if task.step == "fetch" and task.runnable()]
+            task = next((one for one in found if one.process.source.member_id in group.members and group.members[one.process.source.member_id].owned), None)
+            if task is not None:
+                break
+            self.step(draw)
+        else:
+            return
+        self._produce(4)
+        self._go_on(task)
+        members = self._members()
+        heir = draw.choice([member for member in members if member != task.process.source.member_id] or members)
+        group.reassign({heir: self.partitions})
+        self.counters.rebalances += 1
+        for _ in range(30):
+            if task.step != "drain" or task.dead:
+                break
+            self._go_on(draw.choice([one for one in task.process.tasks if one.runnable()]))
+        for _ in range(draw.randrange(40)):
+            others = [one for process in self.processes if not process.dead and process.source.member_id == heir for one in process.tasks if one.runnable()]
+            if others:
+                self._go_on(draw.choice(others))
+
     def _evict(self, draw: random.Random) -> None:
         """A session time-out: an owner is thrown out and not told; it goes on as a zombie."""
         members = self._members()
@@ -380,10 +433,10 @@ class World:
     def _tell(self, draw: random.Random) -> None:
         """Every process hears of the group once, if it gets that far."""
         for process in self.processes:
-            for task in process.tasks:
+            for task in list(process.tasks):
                 if not process.dead and task.step in {"heartbeat", "drain"} and task.runnable():
                     task.fate = None
-                    task.switch()
+                    self._go_on(task)
         del draw
 
     def _kill(self, draw: random.Random) -> None:
@@ -409,7 +462,11 @@ class World:
             self.log.expire(draw.choice(pending))
 
     def _rollback(self, draw: random.Random) -> None:
-        """The store loses its last writes."""
+        """The store loses its last writes; half of the time just while a commit is in flight."""
+        for _ in range(draw.choice([0, 60])):
+            if any(process.commits.running for process in self.processes if not process.dead):
+                break
+            self.step(draw)
         if self.snapshots:
             index = draw.randrange(len(self.snapshots))
             self.store.restore(self.snapshots[index])
@@ -446,7 +503,11 @@ class World:
 
     def _at_rest(self) -> bool:
         group = self.log.group(app.name)
-        if any(group.offsets[partition].offset != self.ends[partition] for partition in self.partitions) or self.log.undelivered or self.log.pending():
+        if (
+            any(group.offsets[partition].offset != self.ends[partition] for partition in self.partitions)
+            or self.log.undelivered
+            or self.log.pending()
+        ):
             return False
         return all(self.store.head(partition, recent.fp).offset == self.ends[partition] for partition in self.partitions)
 
@@ -461,7 +522,9 @@ class World:
             audit.fold(partition, self.log.read(partition))
             committed, head = group.offsets[partition].offset, self.store.head(partition, recent.fp)
             if not committed == head.offset == self.ends[partition]:
-                found.append(f"stuck: partition {partition.partition} is committed to {committed} and applied to {head.offset} of {self.ends[partition]}")
+                found.append(
+                    f"stuck: partition {partition.partition} is committed to {committed} and applied to {head.offset} of {self.ends[partition]}"
+                )
         found += audit.compare_results({"visit": self._all(PREDICTIONS)}, self._all(app.dead_letters))
         if not any(problem.startswith("stuck") for problem in found):
             for partition in self.partitions:

@@ -11,7 +11,15 @@ from headrace.types import NO_WATERMARK_MS, Delivery, LogRange, Position, TopicP
 PARTITION = TopicPartition("events", 3)
 
 
-def found(*, off: int | None = 50, committed: int | None = 50, wm: int | None = 9_000, log: tuple[int, int] = (0, 100), topic_id: str | None = "a", **more: int | None) -> Found:
+def found(
+    *,
+    off: int | None = 50,
+    committed: int | None = 50,
+    wm: int | None = 9_000,
+    log: tuple[int, int] = (0, 100),
+    topic_id: str | None = "a",
+    **more: int | None,
+) -> Found:
     """What an assigned partition looks like; `more` are the offsets of further views."""
     heads = {"v": ViewHead(offset=off, watermark_ms=None if off is None else wm)}
     heads |= {view: ViewHead(offset=offset, watermark_ms=None if offset is None else 7_000) for view, offset in more.items()}

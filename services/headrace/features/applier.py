@@ -5,7 +5,8 @@ again by the next owner's catch-up. One apply is in flight at a time, in the sto
 state of an entity replaces the earlier one, because it is written after it. Reads go through the same executor, so they follow the
 applies already handed over, and are only believed if the partition is still ours and stands where we left it.
 
-Any answer but OK means that memory and store no longer agree; the partition is then named in `turn` and must be recovered.
+A partition that has been quiet for `LOOK_EVERY_MS` is looked at, so that a store that forgot something behind our back is noticed without
+an event. Any answer but OK means that memory and store no longer agree; the partition is then named in `turn` and must be recovered.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from headrace.executor import Executor, Outcome
 from headrace.features.state_store import ApplyResult, StateStore
 from headrace.types import PartitionWrite, StoredStates, TopicPartition
 
+LOOK_EVERY_MS = 5_000
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Owned:
@@ -27,6 +30,8 @@ class _Owned:
     applied: dict[str, int]
     waiting: PartitionWrite | None = None
     waiting_since_ms: int = 0
+    seen_ms: int = 0
+    """When the store was last known to stand where we left it."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -35,6 +40,16 @@ class _Flight:
 
     writes: list[tuple[_Owned, PartitionWrite]]
     outcome: Outcome[list[ApplyResult | TransientError]]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Look:
+    """Another: whether the store still stands where we left it."""
+
+    partition: TopicPartition
+    owned: _Owned
+    expected: dict[str, int]
+    outcome: Outcome[StoredStates]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,11 +80,12 @@ class Applier:
         self._count = count
         self._owned: dict[TopicPartition, _Owned] = {}
         self._flight: _Flight | None = None
+        self._look: _Look | None = None
         self._turned = Turned(moved=[], applied={})
 
     def own(self, partition: TopicPartition, owner: bytes, applied: Mapping[str, int]) -> None:
         """The partition was claimed with `owner` and its views stand at `applied`."""
-        self._owned[partition] = _Owned(owner=owner, applied=dict(applied))
+        self._owned[partition] = _Owned(owner=owner, applied=dict(applied), seen_ms=self._now_ms())
 
     def drop(self, partition: TopicPartition) -> None:
         """Forget the partition and what waits for it; an apply in flight may still happen or not."""
@@ -91,6 +107,7 @@ class Applier:
             self._collect()
         if self._flight is None:
             self._launch(list(self._owned))
+        self._look_around()
         turned, self._turned = self._turned, Turned(moved=[], applied={})
         return turned
 
@@ -111,13 +128,42 @@ class Applier:
 
     def read(self, partition: TopicPartition, keys: Sequence[bytes]) -> Mapping[str, Sequence[bytes | None]]:
         """The stored states of entities per view; raises `PartitionMoved` unless the partition is ours and stands where we left it."""
-        owned = self._owned[partition]
+        owned = self._owned.get(partition)
+        if owned is None:
+            raise PartitionMoved(f"{partition.topic}-{partition.partition}: an apply was refused, so it is to be claimed again")
         answer: StoredStates = self._executor.submit(self._store.read, partition, list(owned.applied), keys).result()
         self._collect()
-        found = {view: head.offset for view, head in answer.heads.items()}
-        if self._owned.get(partition) is not owned or answer.owner != owned.owner or found != owned.applied:
-            raise PartitionMoved(f"{partition.topic}-{partition.partition}: the store stands at {found}, expected {owned.applied} under our own claim")
+        if self._owned.get(partition) is not owned or not self._agrees(owned, owned.applied, answer):
+            raise PartitionMoved(f"{partition.topic}-{partition.partition}: the store no longer stands at {owned.applied} under our claim")
         return answer.states
+
+    def _agrees(self, owned: _Owned, expected: Mapping[str, int], answer: StoredStates) -> bool:
+        """Whether the store stands where we left it."""
+        owned.seen_ms = self._now_ms()
+        return answer.owner == owned.owner and {view: head.offset for view, head in answer.heads.items()} == expected
+
+    def _look_around(self) -> None:
+        """Look at a quiet partition once in a while."""
+        if self._look is not None and self._look.outcome.done():
+            look, self._look = self._look, None
+            try:
+                agrees = self._agrees(look.owned, look.expected, look.outcome.result())
+            except TransientError:
+                return
+            if not agrees and self._owned.get(look.partition) is look.owned:
+                self._refuse(look.partition)
+        if self._look is None and self._flight is None:
+            now_ms = self._now_ms()
+            for partition, owned in self._owned.items():
+                if now_ms - owned.seen_ms >= LOOK_EVERY_MS:
+                    outcome = self._executor.submit(self._store.read, partition, list(owned.applied), ())
+                    self._look = _Look(partition=partition, owned=owned, expected=dict(owned.applied), outcome=outcome)
+                    return
+
+    def _refuse(self, partition: TopicPartition) -> None:
+        """Memory and store no longer agree."""
+        self.drop(partition)
+        self._turned.moved.append(partition)
 
     def _launch(self, partitions: Sequence[TopicPartition]) -> None:
         writes: list[tuple[_Owned, PartitionWrite]] = []
@@ -150,10 +196,10 @@ class Applier:
                 continue
             if result is ApplyResult.OK:
                 owned.applied.update({view.view: view.end for view in write.views})
+                owned.seen_ms = self._now_ms()
                 self._turned.applied[write.partition] = min(owned.applied.values())
             else:
-                self.drop(write.partition)
-                self._turned.moved.append(write.partition)
+                self._refuse(write.partition)
 
 
 def _merged(first: PartitionWrite, then: PartitionWrite) -> PartitionWrite:

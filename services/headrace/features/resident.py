@@ -190,10 +190,7 @@ class ResidentStates:
         """The states touched since the last pack, per partition, as of the offsets `ends`; views that stand there already are left out."""
         touched = np.flatnonzero(self._table.rows.touched.any(axis=1))
         slots = self._slot_of[touched]
-        self._cursor = 0 if self._cursor >= len(self._table) else self._cursor
-        until = min(self._cursor + 64 + 2 * len(touched), len(self._table))
-        looked_at = np.arange(self._cursor, until)
-        self._cursor = until
+        looked_at = self._next_to_sweep(64 + 2 * len(touched))
         writes = []
         for partition, end in ends.items():
             found = self._partitions[partition]
@@ -212,6 +209,14 @@ class ResidentStates:
             self._forget(found, swept)
             writes.append(PartitionWrite(partition=partition, watermark_ms=found.watermark_ms, views=views))
         return writes
+
+    def _next_to_sweep(self, count: int) -> Int64s:
+        """So many rows, or all: pack after pack this goes round."""
+        taken = self._table.taken
+        rows = np.arange(self._cursor, self._cursor + min(count, taken))
+        rows[rows >= taken] -= taken
+        self._cursor = int(rows[-1]) + 1 if len(rows) else 0
+        return rows
 
     def applied(self, partition: TopicPartition, offset: int) -> None:
         """Everything packed up to this offset is in the store: rows that were not touched since may be given up."""

@@ -1,7 +1,7 @@
-"""A worker: one loop, put together by hand.
+"""A worker's parts, put together by hand.
 
-`assemble` wires the loop from ports, for every kind of worker; `embedded` gives it the in-memory log and store (the demo, `headrace.testing`);
-`build` gives it Kafka, Redis, the clock and the servers for metrics and probes, from settings. Nothing else constructs these parts.
+`assemble` wires the loop from ports, for every kind of worker; `embedded` gives it the log and the store in memory (the demo,
+`headrace.testing`); `apps/worker.py` gives it Kafka, Redis and threads. Nothing else constructs these parts.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def load_models(app: App) -> dict[str, OnnxModel]:
     models = {}
     for pipeline in app.pipelines:
         if pipeline.model is None:
-            raise DefinitionError(f"Pipeline({pipeline.name!r}) names no model: say model=\"path/to/model.onnx\"")
+            raise DefinitionError(f'Pipeline({pipeline.name!r}) names no model: say model="path/to/model.onnx"')
         model = OnnxModel.load(pipeline.model, pipeline.feature_names)
         check(model.signature, pipeline)
         models[pipeline.name] = model
@@ -165,7 +165,14 @@ def assemble(  # noqa: PLR0913 - this is where everything meets
     taken_by: Callable[[], str | None] = lambda: None,
 ) -> Loop:
     """A loop from its parts. `models`: by pipeline name; `applied` is told each store apply's result."""
-    applier = Applier(store=ports.store, executor=executors.store, now_ms=clock.now_ms, max_delay_ms=limits.max_store_delay_ms, count=applied)
+
+    def monotonic_ms() -> int:
+        """For pauses and delays: a machine whose clock is set must not notice."""
+        return clock.monotonic_ns() // 1_000_000
+
+    applier = Applier(
+        store=ports.store, executor=executors.store, now_ms=monotonic_ms, max_delay_ms=limits.max_store_delay_ms, count=applied
+    )
     paths = Paths({source.topic: _source_path(app, source, applier, models, clock, limits, headers) for source in app.sources})
     assignment = Assignment(
         source=ports.source,
@@ -173,7 +180,7 @@ def assemble(  # noqa: PLR0913 - this is where everything meets
         applier=applier,
         path=paths,
         executor=executors.claims,
-        now_ms=clock.now_ms,
+        now_ms=monotonic_ms,
         delivery=delivery,
         say=watch.say,
     )
@@ -187,12 +194,12 @@ def assemble(  # noqa: PLR0913 - this is where everything meets
         max_batch=limits.max_batch,
         overlap_from=limits.overlap_from,
         taken_by=taken_by,
-        now_ms=clock.now_ms,
+        now_ms=monotonic_ms,
         watch=watch,
     )
 
 
-def _source_path(  # noqa: PLR0913, PLR0917
+def _source_path(
     app: App, source: Source, applier: Applier, models: Mapping[str, Model], clock: Clock, limits: Limits, headers: HeaderPolicy
 ) -> SourcePath:
     """The path of one source topic: its views, and every pipeline that scores it."""
@@ -201,13 +208,23 @@ def _source_path(  # noqa: PLR0913, PLR0917
     names = [f"{view.name}.{feature}" for view in views for feature in view.feature_names]
     return SourcePath(
         source=source,
-        decoder=Decoder(source, max_value_bytes=limits.max_value_bytes),
+        decoder=Decoder(source, max_value_bytes=limits.max_value_bytes, fields=_fields(app, source)),
         states=states,
         scorers=[_scorer(app, pipeline, models[pipeline.name], names, headers) for pipeline in app.pipelines_of(source)],
         dead_letters=DeadLetters(app.name, app.dead_letters),
         share=RefusedShare(limits.refused_share, limits.refused_window),
         now_ms=clock.now_ms,
     )
+
+
+def _fields(app: App, source: Source) -> frozenset[str]:
+    """The event fields that something reads as a column."""
+    fields = frozenset().union(*(view.fields for view in app.views_of(source)))
+    for pipeline in app.pipelines_of(source):
+        fields |= frozenset().union(*(expression.fields() for _, expression in pipeline.event_features))
+        if pipeline.outcomes is not None:
+            fields |= {pipeline.outcomes.join}
+    return fields
 
 
 def _scorer(app: App, pipeline: Pipeline, model: Model, names: Sequence[str], headers: HeaderPolicy) -> Scorer:
