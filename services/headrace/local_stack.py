@@ -373,6 +373,8 @@ def _prepare(folder: Path, layout: Layout, brokers: int, say: Callable[[str], No
     """Write all settings first and `stack.json` last: a folder with one is whole."""
     if len(layout.kafka_ports) != brokers:
         raise FatalError(f"{brokers} broker(s), but {len(layout.kafka_ports)} port(s)")
+    if layout.redis_port is not None and layout.redis_program is None:
+        redis_server()  # better missed now than after a broker was prepared
     if brokers:
         java()
         jars = fetch_jars(say)
