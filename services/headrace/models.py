@@ -43,7 +43,10 @@ def stamp(
 
     `output` may be left out where the file has only one, or one named `probabilities`. Raises `DefinitionError`.
     """
-    content = model if isinstance(model, bytes) else Path(model).read_bytes()
+    try:
+        content = model if isinstance(model, bytes) else Path(model).read_bytes()
+    except OSError as error:
+        raise DefinitionError(f"stamp of {pipeline.name!r}: {model!r} cannot be read ({error.strerror})") from error
     names = onnx_file.output_names(content)
     if output is None:
         output = "probabilities" if "probabilities" in names else names[0] if len(names) == 1 else None

@@ -90,6 +90,7 @@ def load(
     bad: Annotated[int, typer.Option(min=0, help="Bad records planted among the flights.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many departures, from 1 January on; else the whole year.")] = None,
     skip: Annotated[int, typer.Option(min=0, help="Records to leave out at the beginning: to go on where a load stopped.")] = 0,
+    topic: Annotated[str | None, typer.Option(help="Another topic than the one the app reads.")] = None,
     bootstrap: Annotated[str | None, typer.Option(help="Brokers, host:port; else the setting kafka.bootstrap_servers.")] = None,
     config: Annotated[Path | None, typer.Option(help="The settings file; else HEADRACE_CONFIG names one, else headrace.toml.")] = None,
 ) -> None:
@@ -117,8 +118,8 @@ def load(
     )
     console, clock = Console(), SystemClock()
     departures = read_departures(limit=limit)
-    records = loading.from_record(loading.records_of(source.topic, departures, plant(departures, bad, TAKEN_BY_A_BROKER)), skip)
-    console.print(f"{len(records):,} records to {source.topic} at {servers}", highlight=False)
+    records = loading.from_record(loading.records_of(topic or source.topic, departures, plant(departures, bad, TAKEN_BY_A_BROKER)), skip)
+    console.print(f"{len(records):,} records to {records.topic} at {servers}", highlight=False)
     due_s = loading.due_by_rate(records, rate or 0.0) if speed is None else loading.due_by_speed(records, speed)
     sink.open()
     sink.begin()
