@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from headrace.errors import FatalError
+from headrace.local_probe import kafka_cluster, redis_server_lines
 from headrace.local_process import LocalProcess, wait_until
 from headrace.local_programs import MissingProgram, fetch_jars, java, kafka_version, recipe, redis_server
 
@@ -222,7 +223,7 @@ class KafkaServer(Server):
 
     def _answers(self, pid: int) -> bool:
         del pid  # the cluster id is the proof: it was drawn for this folder
-        nodes, cluster_id = _kafka_cluster(self.port)
+        nodes, cluster_id = kafka_cluster(HOST, self.port)
         return cluster_id == self._layout.cluster_id and self.node in nodes
 
 
@@ -262,7 +263,7 @@ class RedisServer(Server):
         return [self._layout.redis_program or redis_server(), self.folder / "redis.conf"]
 
     def _answers(self, pid: int) -> bool:
-        answer = _redis_server_lines(self.port)
+        answer = redis_server_lines(HOST, self.port)
         # One that wants a password is ready too; that our process lives and the port was free before is the proof then.
         return f"process_id:{pid}\r\n" in answer or answer.startswith("-NOAUTH")
 
@@ -298,7 +299,7 @@ class Stack:
         return ",".join(broker.address for broker in self.kafka)
 
     @classmethod
-    def up(  # noqa: PLR0913 - every argument has a default, and a test may want any of them
+    def up(
         cls,
         folder: Path,
         *,
@@ -336,7 +337,7 @@ class Stack:
             stack = cls(folder)
             if len(stack.kafka) != brokers:
                 raise FatalError(
-                    f"the stack in {folder} has {len(stack.kafka)} broker(s), not {brokers}; end it first: headrace stack down"
+                    f"the stack in {folder} has {len(stack.kafka)} broker(s), not {brokers}; end it first: headrace stack down",
                 )
             stack.start(say)
         return stack
@@ -399,34 +400,3 @@ def _locked(folder: Path) -> Iterator[None]:
 def _environment() -> dict[str, str]:
     """What a server may know of ours."""
     return {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "JAVA_HOME", "TMPDIR") if name in os.environ}
-
-
-def _kafka_cluster(port: int) -> tuple[set[int], str]:
-    """Ask a broker for the brokers it sees alive and its cluster id: a Metadata request, version 2, written by hand to need no client."""
-    metadata, version, correlation, client = 3, 2, 1, b"headrace"
-    request = struct.pack(f">hhih{len(client)}si", metadata, version, correlation, len(client), client, 0)
-    with socket.create_connection((HOST, port), timeout=2) as connection:
-        connection.sendall(struct.pack(">i", len(request)) + request)
-        with connection.makefile("rb") as answer:
-
-            def number(form: str) -> int:
-                return int(struct.unpack(f">{form}", answer.read(struct.calcsize(form)))[0])
-
-            def text() -> str:
-                return answer.read(max(number("h"), 0)).decode()
-
-            number("i"), number("i")  # its length, our correlation id
-            nodes = set()
-            for _ in range(number("i")):
-                nodes.add(number("i"))
-                text(), number("i"), text()  # host, port, rack
-            return nodes, text()
-
-
-def _redis_server_lines(port: int) -> str:
-    """Ask a Redis-protocol server about itself; the answer as it came."""
-    with socket.create_connection((HOST, port), timeout=2) as connection:
-        connection.sendall(b"INFO server\r\n")
-        with connection.makefile("rb") as answer:
-            first = answer.readline()
-            return (answer.read(int(first[1:])) if first.startswith(b"$") else first).decode()

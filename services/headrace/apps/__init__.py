@@ -1,1 +1,1 @@
-
+"""What runs: wiring only."""

@@ -1,1 +1,1 @@
-
+"""3. Columns to feature vectors."""

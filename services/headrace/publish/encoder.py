@@ -45,7 +45,7 @@ class HeaderPolicy(StrEnum):
 class Encoder:
     """Writes the predictions of one model version for one pipeline. Not to be used from two threads at once."""
 
-    def __init__(  # noqa: PLR0913 what is the same for all predictions
+    def __init__(
         self,
         *,
         app: str,
@@ -78,7 +78,7 @@ class Encoder:
             ("headrace-fingerprint", fingerprint.encode()),
         ]
 
-    def encode(  # noqa: PLR0913, PLR0917 the columns of one batch
+    def encode(  # noqa: PLR0917 the columns of one batch
         self,
         records: RecordBatch,
         rows: Int64s,

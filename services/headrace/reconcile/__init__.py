@@ -1,1 +1,1 @@
-
+"""6. Outcomes back."""
