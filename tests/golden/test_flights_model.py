@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from headrace.cli.demo import app as demo
 from headrace.demo.events import Departures, read_departures
 from headrace.demo.flights import MODEL, app, late_arrival
 from headrace.demo.report import DELAY, judge
 from headrace.demo.report import MODEL as MODEL_ROW
-from headrace.demo.train import frame_of, train
+from headrace.demo.train import frame_of
 from headrace.features.training import TrainingFrame
 from headrace.predict.onnx_model import OnnxModel
 from headrace.predict.signature import check
@@ -37,13 +41,17 @@ def test_committed_model_fits_its_pipeline_and_is_small() -> None:
     assert MODEL.stat().st_size < MOST_BYTES
 
 
-def test_training_again_gives_the_scores_of_the_committed_model(departures: Departures, frame: TrainingFrame) -> None:
-    """The script trains a model that scores every departure of the year as the committed one does."""
-    again = OnnxModel.load(train(frame, departures), frame.names)
-    committed = OnnxModel.load(MODEL, frame.names)
+def test_training_again_gives_the_scores_of_the_committed_model(tmp_path: Path, frame: TrainingFrame) -> None:
+    """`headrace demo train` makes a model that scores every departure of the year as the committed one does."""
+    path = tmp_path / "again.onnx"
+    done = CliRunner().invoke(demo, ["train", "--to", str(path)])
+    assert done.exit_code == 0, done.output
+    again, committed = OnnxModel.load(path, frame.names), OnnxModel.load(MODEL, frame.names)
+    assert again.signature == committed.signature
     trained, expected = again.score(frame.values), committed.score(frame.values)
     assert (trained.refused, expected.refused) == ([], [])
     assert np.abs(trained.scores - expected.scores).max() < 1e-6
+    assert "departure delay alone" in done.output
 
 
 def test_committed_model_beats_departure_delay_alone(departures: Departures, frame: TrainingFrame) -> None:
