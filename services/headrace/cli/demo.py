@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, help="A year of real flights: replay them here, feed them to a broker, train their model.")
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, help="A year of real flights: replay them here, feed them to a broker, train their model."
+)
 
 
 class Output(StrEnum):
