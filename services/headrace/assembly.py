@@ -22,13 +22,15 @@ from headrace.features.resident import ResidentStates
 from headrace.features.state_store import StateStore
 from headrace.loop import Loop
 from headrace.memory_log import Hook, MemoryLog, MemorySink, MemorySource, go_on
-from headrace.pipeline import Paths, Scorer, SourcePath
+from headrace.paths import Paths
+from headrace.pipeline import SourcePath
 from headrace.predict.onnx_model import OnnxModel
 from headrace.predict.scores import Model
 from headrace.predict.signature import check
 from headrace.publish.dead_letter import DeadLetters, RefusedShare
 from headrace.publish.encoder import Encoder, HeaderPolicy
 from headrace.publish.record_sink import RecordSink
+from headrace.scorer import Scorer
 from headrace.source import Source
 from headrace.timeline import Timeline
 from headrace.types import Delivery, Position, TopicPartition
@@ -53,6 +55,8 @@ class Limits:
     """That window, in records."""
     max_value_bytes: int = 1_048_576
     """Larger values are not parsed."""
+    max_record_bytes: int = 1_000_000
+    """Larger dead letters hold a pointer in place of the value: what the dead-letter topic takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +154,7 @@ def prepare_embedded(app: App, log: MemoryLog, partitions: int) -> None:
         log.create_topic(topic, partitions)
 
 
-def assemble(  # noqa: PLR0913 - this is where everything meets
+def assemble(
     app: App,
     *,
     ports: Ports,
@@ -211,8 +215,8 @@ def _source_path(
         decoder=Decoder(source, max_value_bytes=limits.max_value_bytes, fields=_fields(app, source)),
         states=states,
         scorers=[_scorer(app, pipeline, models[pipeline.name], names, headers) for pipeline in app.pipelines_of(source)],
-        dead_letters=DeadLetters(app.name, app.dead_letters),
-        share=RefusedShare(limits.refused_share, limits.refused_window),
+        dead_letters=DeadLetters(app.name, app.dead_letters, max_record_bytes=limits.max_record_bytes),
+        share=RefusedShare(limits.refused_share, limits.refused_window, app=app.name),
         now_ms=clock.now_ms,
     )
 
@@ -244,5 +248,5 @@ def _scorer(app: App, pipeline: Pipeline, model: Model, names: Sequence[str], he
             fingerprint=pipeline.fingerprint,
             headers=headers,
         ),
-        columns=[names.index(name) for name in from_views],
+        columns=None if list(from_views) == list(names) else [names.index(name) for name in from_views],
     )

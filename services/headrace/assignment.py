@@ -49,6 +49,9 @@ class Path(Protocol):
     def applied(self, partition: TopicPartition, offset: int) -> None:
         """The store holds everything below offset."""
 
+    def entities(self) -> Mapping[str, int]:
+        """Entities in memory, by source topic."""
+
     def replay(self, batch: RecordBatch, timeline: Timeline) -> None:
         """Fold records whose predictions are already committed."""
 
@@ -100,7 +103,7 @@ class Assignment:
         self._source = source
         self._store = store
         self._applier = applier
-        self._path = path
+        self.path = path
         self._executor = executor
         self._now_ms = now_ms
         self._delivery = delivery
@@ -117,7 +120,7 @@ class Assignment:
         for name in names:
             self.partitions.pop(name, None)
             self._applier.drop(name)
-            self._path.drop(name)
+            self.path.drop(name)
 
     def recover(self, names: Iterable[TopicPartition]) -> None:
         """Memory, store and log may no longer agree about these: drop what is in memory and claim them again."""
@@ -129,7 +132,7 @@ class Assignment:
             mine.task = None
             self._source.pause(name)
             self._applier.drop(name)
-            self._path.drop(name)
+            self.path.drop(name)
 
     def due(self) -> bool:
         """Whether a claim is to be started now."""
@@ -203,7 +206,7 @@ class Assignment:
         for name in names:
             plan = self.partitions[name].plan
             if plan is not None:
-                self._path.go_live(name, plan.live_watermark_ms)
+                self.path.go_live(name, plan.live_watermark_ms)
                 self._say("partition caught up", partition=name, events=plan.live_from - plan.start)
 
     def _settle(self, name: TopicPartition, mine: Partition) -> None:
@@ -225,19 +228,19 @@ class Assignment:
             return
         mine.plan, mine.position, mine.trouble, mine.pause_ms = plan, plan.start, "", RETRY_MIN_MS
         self._applier.own(name, mine.owner, plan.starts)
-        self._path.start(name, plan)
+        self.path.start(name, plan)
         if plan.start < plan.live_from:
             mine.phase = recovery.move(mine.phase, Phase.CATCHING_UP)
             self._say("partition catches up", partition=name, start=plan.start, live_from=plan.live_from, rebuilt=sorted(plan.resets))
         else:
             mine.phase = recovery.move(mine.phase, Phase.LIVE)
-            self._path.go_live(name, plan.live_watermark_ms)
+            self.path.go_live(name, plan.live_watermark_ms)
             self._say("partition live", partition=name, offset=plan.start)
         self._source.start_at(name, plan.start)
 
     def _claim(self, name: TopicPartition, owner: bytes) -> Plan:
         """Runs in the executor: claim, then ask, then decide; drops what must be rebuilt."""
-        claim = self._store.claim(name, self._path.views(name.topic), owner)
+        claim = self._store.claim(name, self.path.views(name.topic), owner)
         committed = self._source.committed(name)
         topic_id = self._source.topic_id(name.topic)
         found = Found(
@@ -248,7 +251,7 @@ class Assignment:
             committed=committed,
             log=self._source.log_range(name),
         )
-        rebuild_ms = recovery.rebuild_time_ms(found, self._path.span_ms(name.topic)) if recovery.must_rebuild(found) else None
+        rebuild_ms = recovery.rebuild_time_ms(found, self.path.span_ms(name.topic)) if recovery.must_rebuild(found) else None
         rebuild_offset = None if rebuild_ms is None else self._source.offset_at(name, rebuild_ms)
         plan = recovery.decide(found, self._delivery, rebuild_ms=rebuild_ms, rebuild_offset=rebuild_offset)
         if plan.resets and self._store.reset(name, plan.resets, owner, topic_id) is not ApplyResult.OK:

@@ -121,6 +121,7 @@ class Loop:
         found = self._assignment.sort(drain)
         for batch in found.replay:
             self._path.replay(batch, timeline)
+            self._watch.say("replayed", events=len(batch))
         self._assignment.go_live(found.arrived)
         return self._path.score(found.live, found.ends, timeline) if found.ends else None
 

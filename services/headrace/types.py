@@ -6,7 +6,7 @@ milliseconds UTC, named `..._ms`. Nothing here imports anything of ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -59,6 +59,21 @@ class RecordBatch:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def records(self) -> Iterator[Record]:
+        """The records one by one: for tools and tests."""
+        for row, (partition, offset, timestamp_ms) in enumerate(
+            zip(self.partitions.tolist(), self.offsets.tolist(), self.timestamps_ms.tolist(), strict=True)
+        ):
+            yield Record(
+                topic=self.topic,
+                partition=partition,
+                offset=offset,
+                timestamp_ms=timestamp_ms,
+                key=self.keys[row],
+                value=self.values[row],
+                headers=self.headers[row] or [],
+            )
 
     def select(self, rows: Int64s) -> RecordBatch:
         """The same columns with only the given rows, in the given order."""
@@ -247,6 +262,8 @@ class Tally:
     events: int = 0
     late: int = 0
     unknown_fields: int = 0
+    newest_ms: dict[TopicPartition, int] = field(default_factory=dict)
+    """The timestamp of the last record of each partition."""
     scored: dict[str, int] = field(default_factory=dict)
     refused: list[DeadLetter] = field(default_factory=list)
 

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 from headrace.assignment import Partition
 from headrace.loop import Loop
-from headrace.pipeline import Paths
+from headrace.paths import Paths
 from headrace.timeline import Timeline
 from headrace.types import RecordBatch, TopicPartition, Work
 

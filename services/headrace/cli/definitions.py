@@ -17,7 +17,7 @@ def load_app(reference: str) -> App:
         raise DefinitionError(f"--app {reference!r}: write module:attribute, for example headrace.demo.flights:app")
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as missing:

@@ -1,0 +1,127 @@
+"""What `headrace plan` asks a cluster and `headrace apply` does to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+
+from headrace.changes import Changes, changes, definitions_fact, facts_topic, last_applied, topic_names
+from headrace.consume.kafka_reader import KafkaReader
+from headrace.definition import App
+from headrace.errors import TransientError
+from headrace.publish.kafka_sink import KafkaAtLeastOnceSink
+from headrace.publish.kafka_topics import KafkaTopics, TopicWish
+from headrace.types import LogRange, OutRecords, Position, TopicPartition
+
+LARGEST_RECORD_BYTES = 2_097_152
+"""What the dead-letter topic takes, so that an event of 1 MiB fits with its headers."""
+
+LEADER_TRIES, LEADER_PAUSE_S = 50, 0.2
+
+Properties = Mapping[str, str | int | float | bool]
+
+
+class Start(StrEnum):
+    """Where a new app begins to score."""
+
+    EARLIEST = "earliest"
+    LATEST = "latest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the operator may choose for things that are made."""
+
+    partitions: int = 4
+    replication: int = -1
+    retention_ms: int = -1
+    start: Start = Start.EARLIEST
+
+
+class Cluster:
+    """An app's view of a Kafka cluster. All methods raise `TransientError` or `BrokerRefused`."""
+
+    def __init__(self, app: App, properties: Properties, wishes: Wishes) -> None:
+        self._app, self._properties, self._wishes = app, properties, wishes
+        self._topics = KafkaTopics(properties)
+
+    def compare(self) -> Changes:
+        """What is missing."""
+        there = self._topics.describe(topic_names(self._app))
+        found = {name: None if topic is None else topic.partitions for name, topic in there.items()}
+        partitions = [
+            TopicPartition(source.topic, number) for source in self._app.sources for number in range(found[source.topic] or 0)
+        ]
+        offsets = self._topics.group_offsets(self._app.name, partitions) if partitions else {}
+        facts = facts_topic(self._app.name)
+        return changes(
+            self._app,
+            found=found,
+            committed={name: position is not None for name, position in offsets.items()},
+            applied=last_applied(self._values(facts) if found[facts] is not None else []),
+            partitions=self._wishes.partitions,
+            retention_ms=str(self._wishes.retention_ms),
+            largest_record_bytes=LARGEST_RECORD_BYTES,
+        )
+
+    def apply(self, wanted: Changes) -> None:
+        """Make the topics, commit the starting offsets, remember the definitions; each step is skipped where nothing is missing."""
+        self._topics.create(
+            [
+                TopicWish(name=topic.name, partitions=topic.partitions, replication=self._wishes.replication, settings=topic.settings)
+                for topic in wanted.topics
+            ]
+        )
+        if wanted.offsets:
+            self._topics.start_group(self._app.name, self._starts(wanted))
+        if wanted.views:
+            self._remember()
+
+    def _starts(self, wanted: Changes) -> dict[TopicPartition, Position]:
+        reader = KafkaReader(self._properties)
+        try:
+            ranges = {name: _insist(partial(reader.log_range, name)) for name in wanted.offsets}
+        finally:
+            reader.close()
+        return {
+            name: Position(offset=found.start if self._wishes.start is Start.EARLIEST else found.end, watermark_ms=None)
+            for name, found in ranges.items()
+        }
+
+    def _remember(self) -> None:
+        """Write the definitions fact."""
+        sink = KafkaAtLeastOnceSink(self._properties, name=f"{self._app.name}.apply", commit_offsets=lambda _, __: True)
+        fact = OutRecords(
+            topic=facts_topic(self._app.name), keys=[b"definitions"], values=[definitions_fact(self._app)], headers=[[]], timestamps_ms=[0]
+        )
+        try:
+            sink.open()
+            sink.begin()
+            sink.send(fact)
+            sink.commit({}, _Nobody())
+        finally:
+            sink.close()
+
+    def _values(self, topic: str) -> list[bytes | None]:
+        reader = KafkaReader(self._properties)
+        try:
+            return [record.value for record in reader.records(topic)]
+        finally:
+            reader.close()
+
+
+def _insist(question: Callable[[], LogRange]) -> LogRange:
+    """Ask until a partition that was just made has a leader."""
+    for _ in range(LEADER_TRIES):
+        try:
+            return question()
+        except TransientError:
+            time.sleep(LEADER_PAUSE_S)
+    return question()
+
+
+class _Nobody:
+    """The group metadata of somebody who commits no offsets."""

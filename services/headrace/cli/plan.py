@@ -1,0 +1,127 @@
+"""`headrace plan` and `headrace apply`: what an app needs that is not there yet; and making it.
+
+Exit codes of plan are Terraform's: 0 nothing to do, 1 an error, 2 something to do.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace.cli.output import Output
+from headrace.duration import duration_ms
+
+if TYPE_CHECKING:
+    from headrace.apps.cluster import Cluster, Start
+    from headrace.changes import Changes
+    from headrace.definition import App
+
+CHANGES_WANTED = 2
+
+AppReference = Annotated[str, typer.Option("--app", help="The app, as module:attribute.")]
+Config = Annotated[Path | None, typer.Option(help="Settings file; else headrace.toml, if it is there.")]
+Partitions = Annotated[int, typer.Option(min=1, help="Partitions of a source topic that is made.")]
+Replication = Annotated[int, typer.Option(min=-1, help="Copies of each topic that is made; -1 is the broker's default.")]
+Retention = Annotated[str, typer.Option(help="How long records of the topics that are made are kept: 7d, 72h, ... or 'for ever'.")]
+As = Annotated[Output, typer.Option(help="Text for people or JSON for programs.")]
+
+app = typer.Typer(help="Show what an app needs that is not there yet.", add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def plan(
+    app_reference: AppReference,
+    partitions: Partitions = 4,
+    replication: Replication = -1,
+    retention: Retention = "for ever",
+    config: Config = None,
+    output: As = Output.TEXT,
+) -> None:
+    """Show what `headrace apply` would do. Exit code 0: nothing; 2: something; 1: an error."""
+    from headrace.apps.cluster import Start
+
+    definition, cluster = open_cluster(app_reference, config, partitions, replication, retention, Start.EARLIEST)
+    wanted = cluster.compare()
+    show(definition, wanted, retention, output)
+    if wanted.any():
+        raise typer.Exit(CHANGES_WANTED)
+
+
+def open_cluster(  # noqa: PLR0913, PLR0917 - one argument an option
+    reference: str, config: Path | None, partitions: int, replication: int, retention: str, start: Start
+) -> tuple[App, Cluster]:
+    """The app and the cluster that the settings name."""
+    from headrace import log
+    from headrace.apps.cluster import Cluster, Wishes
+    from headrace.apps.worker import kafka_properties
+    from headrace.cli.definitions import load_app
+    from headrace.settings import load
+
+    definition = load_app(reference)
+    settings = load(config).settings
+    log.set_up(level="error", style="console", secrets=settings.secrets())
+    retention_ms = -1 if retention == "for ever" else duration_ms(retention, of="--retention")
+    wishes = Wishes(partitions=partitions, replication=replication, retention_ms=retention_ms, start=start)
+    return definition, Cluster(definition, kafka_properties(settings), wishes)
+
+
+def show(definition: App, wanted: Changes, retention: str, output: Output) -> None:
+    """Print what is missing, and what each entity will cost."""
+    from headrace.changes import all_views
+
+    if output is Output.JSON:
+        costs = {view.name: view.bytes_per_entity()["total"] for view in all_views(definition)}
+        typer.echo(json.dumps({**asdict(wanted), "bytes_per_entity": costs}, indent=2))
+        return
+    typer.echo(f"app {definition.name}")
+    for topic in wanted.topics:
+        typer.echo(f"  + topic {topic.name}: {topic.partitions} partitions, kept {retention} ({topic.role})")
+    for view in all_views(definition):
+        change = next((one for one in wanted.views if one.name == view.name), None)
+        sign = {"new": "+", "changed": "~"}.get(change.what if change else "", " ")
+        most = view.bytes_per_entity()["total"]
+        typer.echo(f"  {sign} view {view.name} version {view.version} ({view.fp}): at most {most:,} bytes an entity")
+        for feature in view.features:
+            mark = "+" if change is not None and feature.name in change.added else " "
+            typer.echo(f"      {mark} {feature.name}: {feature.description}")
+        if change is not None:
+            for name in change.removed:
+                typer.echo(f"      - {name}")
+            if change.what == "changed":
+                typer.echo("      its state is filled anew from the log, beside the old one")
+    for gone in (one for one in wanted.views if one.what == "gone"):
+        typer.echo(f"  - view {gone.name}: its state stays in the store until it is deleted there")
+    if wanted.offsets:
+        typer.echo(f"  + starting offsets of group {definition.name} for {len(wanted.offsets)} partitions")
+    for warning in [*wanted.problems, *model_warnings(definition)]:
+        typer.echo(f"  ! {warning}")
+    typer.echo("run `headrace apply` with the same options to do this" if wanted.any() else "nothing to do")
+
+
+def model_warnings(definition: App) -> list[str]:
+    """Pipelines whose model gives no score for an entity without history: each such event would be a dead letter."""
+    import math
+
+    import numpy as np
+
+    from headrace.assembly import load_models
+
+    if any(pipeline.model is None for pipeline in definition.pipelines):
+        return []
+    answer = []
+    models = load_models(definition)
+    for pipeline in definition.pipelines:
+        empties = [feature.empty for view in pipeline.views for feature in view.features] + [0.0] * len(pipeline.event_features)
+        refused = models[pipeline.name].score(np.array([empties, empties])).refused
+        absent = [name for name, empty in zip(pipeline.feature_names, empties, strict=True) if math.isnan(empty)]
+        if refused:
+            answer.append(
+                f"the model of {pipeline.name} gives no score for an entity without history ({refused[0][1]}): every such event becomes a "
+                f"dead letter MODEL_OUTPUT; say what an empty window is with empty=..., first of all for {absent[0] if absent else 'its features'}"
+            )
+    return answer
+

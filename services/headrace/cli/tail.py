@@ -1,0 +1,92 @@
+"""`headrace tail TOPIC`: the records of a topic, readably."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace.cli.output import Output
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from headrace.types import Record
+
+SHOWN_BYTES = 2_000
+
+app = typer.Typer(help="Print the records of a topic readably.", add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def tail(
+    topic: Annotated[str, typer.Argument(help="The topic.")],
+    limit: Annotated[int, typer.Option(min=1, help="End after so many records.")] = 10,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for records to come, until interrupted.")] = False,
+    beginning: Annotated[bool, typer.Option("--from-beginning", help="Begin at the oldest record instead of the last ones.")] = False,
+    uncommitted: Annotated[bool, typer.Option("--uncommitted", help="Show aborted and pending records too.")] = False,
+    config: Annotated[Path | None, typer.Option(help="Settings file; else headrace.toml, if it is there.")] = None,
+    output: Annotated[Output, typer.Option(help="Text for people or a JSON object a line for programs.")] = Output.TEXT,
+) -> None:
+    """Print the last records of a topic (as a `read_committed` reader sees them), or those that come."""
+    from headrace import log
+    from headrace.apps.worker import kafka_properties
+    from headrace.consume.kafka_reader import Isolation, KafkaReader
+    from headrace.settings import load
+
+    settings = load(config).settings
+    log.set_up(level="error", style="console", secrets=settings.secrets())
+    reader = KafkaReader(kafka_properties(settings), isolation=Isolation.UNCOMMITTED if uncommitted else Isolation.COMMITTED)
+    try:
+        ranges = {partition: reader.log_range(partition) for partition in reader.partitions(topic)}
+        if follow:
+            starts = {partition: found.start if beginning else found.end for partition, found in ranges.items()}
+            batches = reader.follow(starts, lambda: False)
+        else:
+            starts = {partition: found.start if beginning else max(found.start, found.end - limit - 2) for partition, found in ranges.items()}
+            batches = reader.batches(starts, {partition: found.end for partition, found in ranges.items()})
+        records: Iterator[Record] = (record for batch in batches for record in batch.records())
+        if not beginning and not follow:
+            records = iter(sorted(records, key=lambda record: record.timestamp_ms)[-limit:])
+        for record in records if follow else islice(records, limit):
+            typer.echo(line(record) if output is Output.JSON else text(record))
+    except KeyboardInterrupt:
+        return
+    finally:
+        reader.close()
+
+
+def text(record: Record) -> str:
+    """A record on a few lines: where, when and whose it is, its headers, its value."""
+    when = datetime.fromtimestamp(record.timestamp_ms / 1_000, UTC).isoformat(timespec="milliseconds")
+    head = f"{record.topic}-{record.partition} offset {record.offset} {when} key {readable(record.key)}"
+    headers = [f"    {name}: {readable(value)}" for name, value in record.headers]
+    return "\n".join([head, *headers, f"    {readable(record.value)}"])
+
+
+def line(record: Record) -> str:
+    """A record as one JSON object."""
+    return json.dumps(
+        {
+            "topic": record.topic,
+            "partition": record.partition,
+            "offset": record.offset,
+            "timestamp_ms": record.timestamp_ms,
+            "key": readable(record.key),
+            "headers": [[name, readable(value)] for name, value in record.headers],
+            "value": readable(record.value),
+        }
+    )
+
+
+def readable(value: bytes | None) -> str:
+    """Bytes as text without control characters; long ones are cut."""
+    if value is None:
+        return "(null)"
+    cut = value[:SHOWN_BYTES].decode(errors="backslashreplace")
+    shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in cut)
+    return shown + (f"... ({len(value):,} bytes)" if len(value) > SHOWN_BYTES else "")

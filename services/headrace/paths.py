@@ -1,0 +1,72 @@
+"""The paths of all source topics of an app: what the loop sees of the inside (`assignment.Path`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from headrace.pipeline import SourcePath
+from headrace.recovery import Plan
+from headrace.timeline import Timeline
+from headrace.types import Position, RecordBatch, TopicPartition, Work
+
+
+class Paths:
+    """Sends each batch down the path of its topic."""
+
+    def __init__(self, paths: Mapping[str, SourcePath]) -> None:
+        self._paths = paths
+
+    def views(self, topic: str) -> Sequence[str]:
+        """The fingerprints of the views filled from a topic."""
+        return [view.fp for view in self._paths[topic].states.views]
+
+    def span_ms(self, topic: str) -> int | None:
+        """How far below the watermark an event can still matter; None for a historical source."""
+        source, views = self._paths[topic].source, self._paths[topic].states.views
+        if source.historical:
+            return None
+        return source.lateness_ms + source.max_ahead_ms + max((view.longest_window_ms + view.longest_pane_ms for view in views), default=0)
+
+    def start(self, partition: TopicPartition, plan: Plan) -> None:
+        """Begin with a partition whose state stands as the plan says."""
+        self._paths[partition.topic].states.start(partition, plan.starts, plan.watermark_ms)
+
+    def go_live(self, partition: TopicPartition, watermark_ms: int | None) -> None:
+        """Scoring begins; the committed watermark, where known, is the watermark."""
+        if watermark_ms is not None:
+            self._paths[partition.topic].states.set_watermark(partition, watermark_ms)
+
+    def drop(self, partition: TopicPartition) -> None:
+        """Forget everything about a partition."""
+        self._paths[partition.topic].states.drop(partition)
+
+    def applied(self, partition: TopicPartition, offset: int) -> None:
+        """The store holds everything below offset."""
+        self._paths[partition.topic].states.applied(partition, offset)
+
+    def entities(self) -> dict[str, int]:
+        """Entities in memory, by source topic."""
+        return {topic: path.states.entities() for topic, path in self._paths.items()}
+
+    def replay(self, batch: RecordBatch, timeline: Timeline) -> None:
+        """Fold records whose predictions are already committed."""
+        self._paths[batch.topic].replay(batch, timeline)
+
+    def score(self, batches: Sequence[RecordBatch], ends: Mapping[TopicPartition, int], timeline: Timeline) -> Work:
+        """Fold and score; states are packed here, before any later event can be folded into them."""
+        work = Work(outputs=[], positions={}, writes=[], tallies=[])
+        for batch in batches:
+            outputs, tally = self._paths[batch.topic].score(batch, timeline)
+            work.outputs.extend(outputs)
+            work.tallies.append(tally)
+            for number in np.unique(batch.partitions).tolist():
+                name = TopicPartition(batch.topic, number)
+                work.positions[name] = Position(offset=ends[name], watermark_ms=self._paths[batch.topic].states.watermark_ms(name))
+                tally.newest_ms[name] = int(batch.timestamps_ms[np.flatnonzero(batch.partitions == number)[-1]])
+        timeline.mark("encode")
+        for topic in {name.topic for name in ends}:
+            work.writes.extend(self._paths[topic].states.pack({name: end for name, end in ends.items() if name.topic == topic}))
+        timeline.mark("pack")
+        return work

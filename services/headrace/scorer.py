@@ -1,0 +1,66 @@
+"""One pipeline of a source: feature vectors in the order of its signature, scores of its model, predictions and dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from headrace.definition import Pipeline
+from headrace.predict.scores import Model
+from headrace.publish.encoder import Encoder
+from headrace.timeline import Timeline
+from headrace.types import DeadLetter, EventBatch, FeatureVectors, Float64s, OutRecords, Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scorer:
+    """One pipeline of a source and the model that answers for it; `columns` picks the pipeline's features out of the source's."""
+
+    pipeline: Pipeline
+    model: Model
+    encoder: Encoder
+    columns: Sequence[int] | None
+    """None: all of them, in order."""
+
+    def vectors(self, events: EventBatch, vectors: FeatureVectors) -> Float64s:
+        """The pipeline's feature vectors, in the order of its signature: view features, then event features."""
+        of_views = vectors.values if self.columns is None else vectors.values[:, self.columns]
+        if not self.pipeline.event_features:
+            return of_views
+        values = np.empty((len(events), of_views.shape[1] + len(self.pipeline.event_features)))
+        values[:, : of_views.shape[1]] = of_views
+        for column, (_, expression) in enumerate(self.pipeline.event_features, start=of_views.shape[1]):
+            values[:, column] = expression.evaluate(events.columns)
+        return values
+
+    def score(self, events: EventBatch, vectors: FeatureVectors, scored_at_ms: int, timeline: Timeline) -> tuple[OutRecords, list[DeadLetter]]:
+        """Predictions of every event the model has an answer for, and dead letters of the others."""
+        values = self.vectors(events, vectors)
+        answer = self.model.score(values)
+        timeline.mark("predict")
+        rows, entities, times, late, scores = events.rows, events.entities, events.event_times_ms, vectors.late, answer.scores
+        joins = self._joins(events)
+        refused = [
+            DeadLetter(row=int(rows[event]), reason=Reason.MODEL_OUTPUT, stage="predict", error=error, model=self.model.name)
+            for event, error in answer.refused
+        ]
+        if refused:
+            kept = np.delete(np.arange(len(events)), [event for event, _ in answer.refused])
+            rows, times, late, scores, values = rows[kept], times[kept], late[kept], scores[kept], values[kept]
+            entities = [entities[event] for event in kept]
+            joins = None if joins is None else [joins[event] for event in kept]
+        predictions = self.encoder.encode(events.records, rows, entities, times, late, scores, values, scored_at_ms, joins)
+        timeline.mark("encode")
+        return predictions, refused
+
+    def _joins(self, events: EventBatch) -> list[str | None] | None:
+        """What each event's outcome will be joined by, where outcomes are declared; a whole number as its digits."""
+        if self.pipeline.outcomes is None:
+            return None
+        column = events.columns[self.pipeline.outcomes.join]
+        if column.dtype == np.object_:
+            return cast("list[str | None]", column.tolist())
+        return [None if np.isnan(value) else str(int(value)) for value in column.tolist()]
