@@ -320,7 +320,7 @@ def _text(node: _Node) -> str:
     if isinstance(node, _Field):
         return node.name
     if isinstance(node, _Constant):
-        return repr(node.value) if isinstance(node.value, (bool, str)) else f"{node.value:.17g}"
+        return repr(node.value) if isinstance(node.value, (bool, str)) else repr(float(node.value)).removesuffix(".0")
     return _filled(_OPERATORS[node.operator].text, [_text(argument) for argument in node.arguments], ", ")
 
 

@@ -32,6 +32,7 @@ the constants that come from elsewhere never change their meaning. No fast-math:
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numba
 
@@ -40,7 +41,8 @@ from headrace.features.tables import Arena, Events, Parsed, Plan, Record, Record
 from headrace.types import NO_WATERMARK_MS, Float64s, Int64s
 
 entry = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=False)
-inner = numba.njit(nogil=True, error_model="numpy", fastmath=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_UNSEEN: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "nogil": True, "error_model": "numpy", "fastmath": False}
+inner = numba.njit(**_UNSEEN)
 """Called by compiled code only, and part of it: the cache keeps the entry points whole."""
 
 NONE_MS = NO_WATERMARK_MS
@@ -233,7 +235,7 @@ def window_amount(arena: Arena, lane: Record, needs: int, panes: int, head: int)
         lane.closed_pane = head
     amount = (lane.count, lane.sum, lane.squares, lane.low, lane.high)
     if lane.length > 0 and cells[after - 1].pane == head:
-        return merge(amount, amount_in(cells[after - 1]), needs)
+        amount = merge(amount, amount_in(cells[after - 1]), needs)
     return amount
 
 

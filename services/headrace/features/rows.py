@@ -31,6 +31,8 @@ class EntityRows:
         self.features = sum(len(view.features) for view in views)
         self.rows = new_rows(_FIRST_ROWS, self.plan)
         self.arena = new_arena(_FIRST_CELLS + self.plan.reserve)
+        self.taken = 0
+        """Rows from this number on were never in use."""
         self._free = list(range(_FIRST_ROWS - 1, -1, -1))
 
     def __len__(self) -> int:
@@ -43,9 +45,10 @@ class EntityRows:
             had = len(self)
             self.rows = more_rows(self.rows, 2 * had, self.plan)
             self._free.extend(range(2 * had - 1, had - 1, -1))
-        taken = self._free[len(self._free) - count :]
+        numbers = self._free[len(self._free) - count :]
         del self._free[len(self._free) - count :]
-        return taken
+        self.taken = max(self.taken, 1 + max(numbers, default=-1))
+        return numbers
 
     def release(self, gone: Sequence[int]) -> None:
         """Forget rows; their numbers are free again."""

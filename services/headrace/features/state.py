@@ -11,7 +11,7 @@
 
     varint  := 7 bits a byte, the lowest first, the high bit set on all but the last
     float   := 8 bytes, IEEE 754, little endian
-    gap     := the pane's number minus that of the pane before it; for the first, minus the oldest number the window can see (newest // p - n)
+    gap     := the pane's number minus that of the pane before it; for the first, minus the oldest its window sees (newest // p - n)
 
 Panes and cells outside of their windows as of `newest` are left out, so equal logs give equal bytes, however long a state was in memory.
 A pane of one event costs one float: most entities are quiet, and the store pays by the byte. Limits: nothing is compressed beyond that;
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -36,7 +37,8 @@ from headrace.features.view import STATE_LAYOUT_VERSION, FeatureView
 from headrace.types import NO_WATERMARK_MS, Int64s
 
 entry = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=False)
-inner = numba.njit(nogil=True, error_model="numpy", fastmath=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_UNSEEN: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "nogil": True, "error_model": "numpy", "fastmath": False}
+inner = numba.njit(**_UNSEEN)
 """Called by compiled code only, and part of it: the cache keeps the entry points whole."""
 
 Bytes = NDArray[np.uint8]
@@ -102,7 +104,9 @@ def get_float(buffer: Bytes, at: int, end: int) -> tuple[float, int]:
 
 
 @entry
-def pack(plan: Plan, rows: Rows, arena: Arena, number: int, asked: Int64s, begin: int, buffer: Bytes, bounds: Int64s) -> int:
+def pack(  # noqa: PLR0917 - compiled code is called by position
+    plan: Plan, rows: Rows, arena: Arena, number: int, asked: Int64s, begin: int, buffer: Bytes, bounds: Int64s
+) -> int:
     """Pack the states of the rows `asked` in view `number`, from place `begin` on; fills `bounds` (the first is the caller's).
 
     Gives the place it stopped in front of, because `buffer` might be too small for it. The rows' `touched` marks are cleared.

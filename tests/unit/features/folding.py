@@ -9,19 +9,13 @@ import numpy as np
 from headrace.features.resident import ResidentStates
 from headrace.features.view import FeatureView
 from headrace.types import NO_WATERMARK_MS, Bools, EventBatch, Float64s, Int64s, PartitionWrite, RecordBatch, TopicPartition
-from tests.unit.features.naive import Happening
+from tests.unit.features.naive import Happening, columns_of
 
 TOPIC = "readings.v1"
 
 
 def batch_of(happenings: Sequence[Happening], offsets: Sequence[int], topic: str = TOPIC) -> EventBatch:
     """An event batch as decoding makes it."""
-    names = {name for one in happenings for name in one.columns}
-    columns: dict[str, Float64s | np.ndarray[tuple[int], np.dtype[np.object_]]] = {}
-    for name in names:
-        found = [one.columns[name] for one in happenings]
-        text = any(value is None or isinstance(value, str) for value in found)
-        columns[name] = np.array(found, dtype=object) if text else np.array(found, dtype=np.float64)
     count = len(happenings)
     return EventBatch(
         records=RecordBatch(
@@ -36,7 +30,7 @@ def batch_of(happenings: Sequence[Happening], offsets: Sequence[int], topic: str
         rows=np.arange(count),
         entities=[one.entity for one in happenings],
         event_times_ms=np.array([one.time_ms for one in happenings], dtype=np.int64),
-        columns=columns,
+        columns=columns_of(happenings),
     )
 
 
@@ -86,7 +80,13 @@ class Folded:
     """A fold from the beginning of a log to its end: all vectors, in order, and the store behind it."""
 
     def __init__(
-        self, views: Sequence[FeatureView], happenings: Sequence[Happening], cuts: Sequence[int] = (), *, capacity: int = 1_000
+        self,
+        views: Sequence[FeatureView],
+        happenings: Sequence[Happening],
+        cuts: Sequence[int] = (),
+        *,
+        capacity: int = 1_000,
+        forgetful: bool = False,
     ) -> None:
         self.store = DictStore(views)
         self.states = ResidentStates(views=views, read=self.store.read, capacity=capacity)
@@ -109,6 +109,9 @@ class Folded:
             self.store.apply(self.states.pack(ends))
             for place, end_offset in ends.items():
                 self.states.applied(place, end_offset)
+                if forgetful:
+                    at = {view.fp: self.store.ends[place, view.fp] for view in views}
+                    self.states.start(place, at, self.states.watermark_ms(place))
         self.values: Float64s = np.concatenate(values)
         self.late: Bools = np.concatenate(late)
         self.as_of_ms: Int64s = np.concatenate(as_of_ms)

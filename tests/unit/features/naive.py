@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace.features.view import Feature
-from headrace.types import NO_WATERMARK_MS
+from headrace.types import NO_WATERMARK_MS, Float64s
+
+Columns = dict[str, NDArray[np.float64] | NDArray[np.object_]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,100 +31,133 @@ class Happening:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What the twin says of one event: whether it was late, as of when, and the events its entity had before and has now."""
+    """What the twin says of one event: whether it was late, as of when, and the events (by number) its entity had before and has now."""
 
     late: bool
     as_of_ms: int
-    before: list[Happening]
-    after: list[Happening]
+    before: list[int]
+    after: list[int]
 
 
-def watch(happenings: Sequence[Happening], lateness_ms: int) -> list[Seen]:
+def columns_of(happenings: Sequence[Happening]) -> Columns:
+    """The fields of all events, as columns."""
+    columns: Columns = {}
+    for name in happenings[0].columns if happenings else ():
+        found = [one.columns[name] for one in happenings]
+        text = any(value is None or isinstance(value, str) for value in found)
+        columns[name] = np.array(found, dtype=object) if text else np.array(found, dtype=np.float64)
+    return columns
+
+
+class Twin:
+    """The fold of a log from its start, thought through again for every event."""
+
+    def __init__(self, happenings: Sequence[Happening], lateness_ms: int) -> None:
+        self.happenings = happenings
+        self.seen = _watch(happenings, lateness_ms)
+        self._numbers: dict[str, list[float]] = {}
+
+    def vector(self, features: Sequence[Feature], event: int) -> list[float]:
+        """The features as of an event, to the bit."""
+        return [self.exactly(feature, event) for feature in features]
+
+    def plainly(self, feature: Feature, event: int) -> float:
+        """The feature's value, by the book."""
+        if feature.aggregation.of == "newest":
+            return self._newest(feature, event)
+        numbers = [number for _, number in self._visible(feature, event)]
+        if not numbers:
+            return feature.empty
+        mean = math.fsum(numbers) / len(numbers)
+        return {
+            "count": float(len(numbers)),
+            "sum": math.fsum(numbers),
+            "mean": mean,
+            "share": mean,
+            "min": min(numbers),
+            "max": max(numbers),
+            "std": math.sqrt(math.fsum((number - mean) ** 2 for number in numbers) / len(numbers)),
+        }[feature.aggregation.name]
+
+    def exactly(self, feature: Feature, event: int) -> float:
+        """The feature's value, in the order the fold promises, from scratch."""
+        if feature.aggregation.of == "newest":
+            return self._newest(feature, event)
+        panes: dict[int, list[float]] = {}
+        for pane, number in self._visible(feature, event):
+            panes.setdefault(pane, []).append(number)
+        whole: tuple[float, ...] | None = None
+        for _, numbers in sorted(panes.items()):
+            amount: tuple[float, ...] | None = None
+            for number in numbers:
+                amount = _merged(amount, (1.0, number, 0.0, number, number))
+            assert amount is not None
+            whole = _merged(whole, amount)
+        if whole is None:
+            return feature.empty
+        count, total, squares, low, high = whole
+        return {
+            "count": count,
+            "sum": total,
+            "mean": total / count,
+            "share": total / count,
+            "min": low,
+            "max": high,
+            "std": math.sqrt(squares / count),
+        }[feature.aggregation.name]
+
+    def _visible(self, feature: Feature, event: int) -> list[tuple[int, float]]:
+        """Pane and number of everything the window may see, in the order of offsets."""
+        head = self.seen[event].as_of_ms // feature.pane_ms
+        oldest = head - feature.window_ms // feature.pane_ms
+        numbers = self.numbers(feature)
+        found = [(self.happenings[one].time_ms // feature.pane_ms, numbers[one]) for one in self.seen[event].after]
+        return [(pane, number) for pane, number in found if pane >= oldest and not math.isnan(number)]
+
+    def _newest(self, feature: Feature, event: int) -> float:
+        """The newest event before the scored one that gives the feature something; of two at one time the later one."""
+        numbers = self.numbers(feature)
+        found: int | None = None
+        for one in self.seen[event].before:
+            newer = found is None or self.happenings[one].time_ms >= self.happenings[found].time_ms
+            if newer and not math.isnan(numbers[one]):
+                found = one
+        as_of_ms = self.seen[event].as_of_ms
+        if found is None or self.happenings[found].time_ms <= as_of_ms - feature.window_ms:
+            return feature.empty
+        return numbers[found] if feature.aggregation.name == "last" else (as_of_ms - self.happenings[found].time_ms) / 1000.0
+
+    def numbers(self, feature: Feature) -> list[float]:
+        """What each event gives to a feature; NaN where it gives nothing."""
+        if feature.name not in self._numbers:
+            columns = columns_of(self.happenings)
+            count = len(self.happenings)
+            value: Float64s = np.ones(count) if feature.value is None else feature.value.evaluate(columns)
+            holds = np.ones(count) if feature.where is None else feature.where.evaluate(columns)
+            self._numbers[feature.name] = np.where(holds == 1.0, value, math.nan).tolist()
+        return self._numbers[feature.name]
+
+
+def _watch(happenings: Sequence[Happening], lateness_ms: int) -> list[Seen]:
     """The life of each partition and entity, event by event."""
     watermarks: dict[int, int] = {}
-    taken: dict[tuple[int, str], list[Happening]] = {}
+    taken: dict[tuple[int, str], list[int]] = {}
     seen = []
-    for one in happenings:
+    for number, one in enumerate(happenings):
         watermark_ms = watermarks.get(one.partition, NO_WATERMARK_MS)
         late = one.time_ms < watermark_ms - lateness_ms
         watermarks[one.partition] = max(watermark_ms, one.time_ms)
         mine = taken.setdefault((one.partition, one.entity), [])
         before = list(mine)
         if not late:
-            mine.append(one)
-        newest_ms = max((other.time_ms for other in mine), default=NO_WATERMARK_MS)
+            mine.append(number)
+        newest_ms = max((happenings[other].time_ms for other in mine), default=NO_WATERMARK_MS)
         as_of_ms = max(one.time_ms, newest_ms, watermarks[one.partition] - lateness_ms)
         seen.append(Seen(late=late, as_of_ms=as_of_ms, before=before, after=list(mine)))
     return seen
 
 
-def number_of(feature: Feature, one: Happening) -> float:
-    """What an event gives to a feature; NaN where it gives nothing."""
-    columns = {
-        name: np.array([value], dtype=object) if value is None or isinstance(value, str) else np.array([value], dtype=np.float64)
-        for name, value in one.columns.items()
-    }
-    if feature.where is not None and feature.where.evaluate(columns)[0] != 1.0:
-        return math.nan
-    return 1.0 if feature.value is None else float(feature.value.evaluate(columns)[0])
-
-
-def plainly(feature: Feature, seen: Seen) -> float:
-    """The feature's value, by the book."""
-    if feature.aggregation.of == "newest":
-        return newest(feature, seen)
-    numbers = [number for _, number in visible(feature, seen)]
-    if not numbers:
-        return feature.empty
-    mean = math.fsum(numbers) / len(numbers)
-    return {
-        "count": float(len(numbers)),
-        "sum": math.fsum(numbers),
-        "mean": mean,
-        "share": mean,
-        "min": min(numbers),
-        "max": max(numbers),
-        "std": math.sqrt(math.fsum((number - mean) ** 2 for number in numbers) / len(numbers)),
-    }[feature.aggregation.name]
-
-
-def exactly(feature: Feature, seen: Seen) -> float:
-    """The feature's value, in the order the fold promises, from scratch."""
-    if feature.aggregation.of == "newest":
-        return newest(feature, seen)
-    panes: dict[int, list[float]] = {}
-    for pane, number in visible(feature, seen):
-        panes.setdefault(pane, []).append(number)
-    whole: tuple[float, ...] | None = None
-    for _, numbers in sorted(panes.items()):
-        amount: tuple[float, ...] | None = None
-        for number in numbers:
-            amount = merged(amount, (1.0, number, 0.0, number, number))
-        assert amount is not None
-        whole = merged(whole, amount)
-    if whole is None:
-        return feature.empty
-    count, total, squares, low, high = whole
-    return {
-        "count": count,
-        "sum": total,
-        "mean": total / count,
-        "share": total / count,
-        "min": low,
-        "max": high,
-        "std": math.sqrt(squares / count),
-    }[feature.aggregation.name]
-
-
-def visible(feature: Feature, seen: Seen) -> list[tuple[int, float]]:
-    """Pane and number of everything the window may see, in the order of offsets."""
-    head = seen.as_of_ms // feature.pane_ms
-    oldest = head - feature.window_ms // feature.pane_ms
-    numbers = [(one.time_ms // feature.pane_ms, number_of(feature, one)) for one in seen.after]
-    return [(pane, number) for pane, number in numbers if pane >= oldest and not math.isnan(number)]
-
-
-def merged(older: tuple[float, ...] | None, newer: tuple[float, ...]) -> tuple[float, ...]:
+def _merged(older: tuple[float, ...] | None, newer: tuple[float, ...]) -> tuple[float, ...]:
     """Chan, Golub and LeVeque (1979)."""
     if older is None:
         return newer
@@ -134,15 +170,3 @@ def merged(older: tuple[float, ...] | None, newer: tuple[float, ...]) -> tuple[f
         min(older[3], newer[3]),
         max(older[4], newer[4]),
     )
-
-
-def newest(feature: Feature, seen: Seen) -> float:
-    """The newest event before the scored one that gives the feature something; of two at one time the later one."""
-    found: tuple[int, float] | None = None
-    for one in seen.before:
-        number = number_of(feature, one)
-        if not math.isnan(number) and (found is None or one.time_ms >= found[0]):
-            found = (one.time_ms, number)
-    if found is None or found[0] <= seen.as_of_ms - feature.window_ms:
-        return feature.empty
-    return found[1] if feature.aggregation.name == "last" else (seen.as_of_ms - found[0]) / 1000.0

@@ -1,0 +1,112 @@
+"""What the laws are tried on: a view with every aggregation of the catalogue in every shape, and logs of every kind of disorder.
+
+Nothing here names an aggregation: what is added to the catalogue is tried from then on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from hypothesis import strategies as st
+
+import headrace as hr
+from headrace.features.aggregation import CATALOGUE, Aggregation, Declaration
+from headrace.features.view import FeatureView
+from tests.unit.features.folding import TOPIC
+from tests.unit.features.naive import Happening
+
+LATENESS_MS = 10_000
+
+
+class Reading(hr.Event):
+    """An event with an absent number, an absent text and a number that is always there."""
+
+    sensor: str
+    at_ms: hr.EventTime
+    x: float | None = None
+    y: float
+    ok: bool | None = None
+    word: str | None = None
+
+
+SOURCE = hr.Source(TOPIC, Reading, key="sensor", time="at_ms", lateness=LATENESS_MS, historical=True)
+
+
+def declared(
+    entry: Aggregation,
+    *,
+    over: str | Sequence[str],
+    number: str = "x",
+    where: hr.Expression | None = None,
+    empty: float | None = None,
+    pane: str | None = None,
+) -> Declaration:
+    """A declaration of any entry of the catalogue."""
+    given: dict[str, object] = {"over": over, "where": where, "empty": empty}
+    if entry.of == "panes":
+        given["pane"] = pane
+    word = getattr(hr, entry.name)
+    if entry.takes == "nothing":
+        found = word(**given)
+    elif entry.takes == "condition":
+        found = word(hr.col(number) > 0.5, **given)
+    else:
+        found = word(number, **given)
+    assert isinstance(found, Declaration)
+    return found
+
+
+def view_of(entries: Sequence[Aggregation], name: str = "readings") -> FeatureView:
+    """Entries over short and long windows, coarse and fine panes, with and without filters and values for empty windows."""
+    return FeatureView(
+        name,
+        entity="sensor",
+        source=SOURCE,
+        features=[
+            declaration
+            for entry in entries
+            for declaration in (
+                declared(entry, over=["3s", "1m"]),
+                declared(entry, over="20s", number="y", pane="5s", empty=-1.0),
+                declared(entry, over="30s", number="y", where=(hr.col("word") == "a") | (hr.col("x") > 0), pane="30s"),
+            )
+        ],
+    )
+
+
+EVERYTHING = view_of(CATALOGUE)
+SMALL = FeatureView(
+    "small",
+    entity="sensor",
+    source=SOURCE,
+    features=[hr.count(over="4s", pane="4s"), hr.last(hr.col("x") / hr.col("y"), over="2s", empty=7)],
+)
+
+_STEPS = st.sampled_from([0, 0, 1, 250, 499, 500, 1_000, 2_999, 3_000, 5_000, 17_000, 61_000])
+_BACK = st.sampled_from([0, 0, 0, 0, 1, 500, 3_000, LATENESS_MS - 1, LATENESS_MS, LATENESS_MS + 1, 70_000])
+_NUMBERS = st.sampled_from([math.nan, 0.0, -0.0, 0.1, 0.2, 0.5, 1.0, -3.0, 1e9, 1e9 + 1, -1e-9])
+_ALWAYS = st.sampled_from([0.0, -0.0, 0.1, 0.7, 1.0, -3.0, 12345.678])
+_TRUTHS = st.sampled_from([math.nan, 0.0, 1.0])
+_WORDS = st.sampled_from([None, "a", "b"])
+_EVENTS = st.tuples(st.integers(0, 3), _STEPS, _BACK, _NUMBERS, _ALWAYS, _TRUTHS, _WORDS)
+_FIRST_MS = 1_700_000_000_000
+
+
+@st.composite
+def logs(draw: st.DrawFn, *, most: int = 25) -> list[Happening]:
+    """A log of up to `most` events: two partitions, equal times, pane edges, out of order, just late, absent values."""
+    time_ms, happenings = _FIRST_MS, []
+    for entity, step, back, x, y, ok, word in draw(st.lists(_EVENTS, min_size=1, max_size=most)):
+        time_ms += step
+        columns: dict[str, float | str | None] = {"x": x, "y": y, "ok": ok, "word": word}
+        happenings.append(Happening(entity="abc"[entity % 3], time_ms=time_ms - back, partition=entity // 3, columns=columns))
+    return happenings
+
+
+@st.composite
+def cuts_of(draw: st.DrawFn, length: int) -> list[int]:
+    """Places to cut a log of that length into batches, at times everywhere."""
+    if draw(st.booleans()):
+        return list(range(1, length))
+    return sorted(draw(st.lists(st.integers(0, length), max_size=4)))
