@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from headrace.cli.output import Output
 from headrace.local_programs import fetch_jars
 from headrace.local_stack import KAFKA_PORT, REDIS_PORT, Server, Stack, default_folder
 
@@ -17,13 +17,6 @@ app = typer.Typer(
 )
 
 Folder = Annotated[Path | None, typer.Option(help="Where the stack lives; else below XDG_STATE_HOME (~/.local/state/headrace/stack).")]
-
-
-class Output(StrEnum):
-    """How a command prints what it found."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 As = Annotated[Output, typer.Option(help="Text for people or JSON for programs.")]
