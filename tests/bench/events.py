@@ -1,0 +1,37 @@
+"""The events: 200 bytes of JSON each, the cards drawn evenly, 10 ms of event time apart; the same for the same seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+ENTITIES = 20_000
+BYTES = 200
+FIRST_MS = 1_795_353_565_000
+STEP_MS = 10
+SEED = 7
+
+_TEXT = (
+    '{"event_id":"%016x","entity_id":"%s","ts":%d,"amount":%.2f,"kind":"purchase","merchant":"m%05d",'
+    '"country":"PL","device":"ios-17.4","ok":true'
+)
+
+
+def event(number: int, card: str, time_ms: int, amount: float, merchant: int) -> bytes:
+    """One event, filled up to its size."""
+    text = _TEXT % (number, card, time_ms, amount, merchant)
+    return f'{text},"pad":"{"x" * max(0, BYTES - len(text) - 10)}"}}'.encode()
+
+
+def card(number: int) -> str:
+    """The key of a card."""
+    return f"u{number:06d}"
+
+
+def events(count: int, entities: int = ENTITIES) -> Iterator[tuple[bytes, bytes, int]]:
+    """Key, value and time of so many events."""
+    draw = random.Random(SEED)
+    for number in range(count):
+        name = card(draw.randrange(entities))
+        time_ms = FIRST_MS + number * STEP_MS
+        yield name.encode(), event(number, name, time_ms, draw.expovariate(1 / 50), draw.randrange(500)), time_ms
