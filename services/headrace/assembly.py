@@ -22,6 +22,7 @@ from headrace.features.resident import ResidentStates
 from headrace.features.state_store import StateStore
 from headrace.loop import Loop
 from headrace.memory_log import Hook, MemoryLog, MemorySink, MemorySource, go_on
+from headrace.parts import Limits, Parts, Watch
 from headrace.paths import Paths
 from headrace.pipeline import SourcePath
 from headrace.predict.onnx_model import OnnxModel
@@ -29,34 +30,12 @@ from headrace.predict.scores import Model
 from headrace.predict.signature import check
 from headrace.publish.dead_letter import DeadLetters, RefusedShare
 from headrace.publish.encoder import Encoder, HeaderPolicy
+from headrace.publish.fresh_sink import FreshSink
 from headrace.publish.record_sink import RecordSink
 from headrace.scorer import Scorer
 from headrace.source import Source
 from headrace.timeline import Timeline
 from headrace.types import Delivery, Position, TopicPartition
-from headrace.watch import Watch
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """The numbers a worker works by."""
-
-    max_batch: int = 16_384
-    """Records one pass takes at most."""
-    overlap_from: int = 2_048
-    """A drain of that many records is a backlog: its commit stays in flight while the next batch is folded."""
-    max_store_delay_ms: int = 1_000
-    """How far the store may be behind the commit before the loop waits for it."""
-    resident_entities: int = 200_000
-    """Entities kept in memory per source."""
-    refused_share: float = 0.5
-    """The share of dead letters in a window above which the worker stops: then the fault is ours."""
-    refused_window: int = 1_000
-    """That window, in records."""
-    max_value_bytes: int = 1_048_576
-    """Larger values are not parsed."""
-    max_record_bytes: int = 1_000_000
-    """Larger dead letters hold a pointer in place of the value: what the dead-letter topic takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +156,12 @@ def assemble(
     applier = Applier(
         store=ports.store, executor=executors.store, now_ms=monotonic_ms, max_delay_ms=limits.max_store_delay_ms, count=applied
     )
-    paths = Paths({source.topic: _source_path(app, source, applier, models, clock, limits, headers) for source in app.sources})
+    paths = Paths(
+        {
+            source.topic: _source_path(app, source, applier, models=models, clock=clock, limits=limits, headers=headers)
+            for source in app.sources
+        }
+    )
     assignment = Assignment(
         source=ports.source,
         store=ports.store,
@@ -189,22 +173,22 @@ def assemble(
         say=watch.say,
     )
     return Loop(
-        source=ports.source,
-        sink=ports.sink,
-        applier=applier,
-        assignment=assignment,
-        path=paths,
-        commits=executors.commits,
-        max_batch=limits.max_batch,
-        overlap_from=limits.overlap_from,
-        taken_by=taken_by,
-        now_ms=monotonic_ms,
-        watch=watch,
+        Parts(
+            source=ports.source,
+            sink=FreshSink(ports.sink, monotonic_ms, watch.say),
+            applier=applier,
+            assignment=assignment,
+            path=paths,
+            commits=executors.commits,
+            limits=limits,
+            taken_by=taken_by,
+            watch=watch,
+        )
     )
 
 
 def _source_path(
-    app: App, source: Source, applier: Applier, models: Mapping[str, Model], clock: Clock, limits: Limits, headers: HeaderPolicy
+    app: App, source: Source, applier: Applier, *, models: Mapping[str, Model], clock: Clock, limits: Limits, headers: HeaderPolicy
 ) -> SourcePath:
     """The path of one source topic: its views, and every pipeline that scores it."""
     views = app.views_of(source)

@@ -212,7 +212,8 @@ class Assignment:
     def _settle(self, name: TopicPartition, mine: Partition) -> None:
         """Take the answer of a claim."""
         task, mine.task = mine.task, None
-        assert task is not None
+        if task is None:
+            return
         try:
             plan = task.result()
         except (TransientError, PartitionMoved) as away:

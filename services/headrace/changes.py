@@ -1,7 +1,7 @@
 """What an app needs that is not there yet: the difference between its definitions and a cluster (pure).
 
-Topics that are missing are made; topics that are there are never changed. A view whose fingerprint is new gets a new state beside the old one,
-filled from the log by the workers. Definitions that were applied are remembered on `<app>.facts.v1`, so that a change can be named.
+Topics that are missing are made; topics that are there are never changed. A view whose fingerprint is new gets a new state beside the old
+one, filled from the log by the workers. Definitions that were applied are remembered on `<app>.facts.v1`, so that a change can be named.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ def changes(
     retention_ms: str = FOR_EVER,
     largest_record_bytes: int,
 ) -> Changes:
-    """Compare. `found`: partitions of each topic, None where it is missing; `committed`: whether the group has an offset; `applied`: `last_applied`."""
+    """Compare. `found`: partitions of each topic, None where it is missing; `committed`: whether the group has an offset; `applied`:
+    `last_applied`.
+    """
     answer = Changes(app=app.name)
     by_source = {source.topic: found.get(source.topic) or partitions for source in app.sources}
     kept = {"retention.ms": retention_ms}
@@ -109,7 +111,8 @@ def changes(
         _want(answer, found, MissingTopic(name=source.topic, partitions=partitions, settings=kept, role="source"))
     for pipeline in app.pipelines:
         wanted = by_source[pipeline.source.topic]
-        _want(answer, found, MissingTopic(name=pipeline.predictions, partitions=wanted, settings=kept, role=f"predictions of {pipeline.name}"))
+        role = f"predictions of {pipeline.name}"
+        _want(answer, found, MissingTopic(name=pipeline.predictions, partitions=wanted, settings=kept, role=role))
         there = found.get(pipeline.predictions)
         if there is not None and there != wanted:
             answer.problems.append(

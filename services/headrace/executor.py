@@ -6,23 +6,23 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
-Answer = TypeVar("Answer", covariant=True)
+Answer_co = TypeVar("Answer_co", covariant=True)
 
 
-class Outcome(Protocol[Answer]):
+class Outcome(Protocol[Answer_co]):
     """The answer of a call that may still be running."""
 
     def done(self) -> bool:
         """Whether `result` answers without waiting."""
 
-    def result(self) -> Answer:
+    def result(self) -> Answer_co:
         """Wait for the call; gives its answer or raises what it raised."""
 
 
 class Executor(Protocol):
     """Runs calls one after another, in the order they were submitted."""
 
-    def submit(self, call: Callable[..., Any], /, *arguments: Any) -> Outcome[Any]:
+    def submit(self, call: Callable[..., Any], /, *arguments: object) -> Outcome[Any]:
         """Queue a call."""
 
     def close(self) -> None:
@@ -35,7 +35,7 @@ class ThreadExecutor:
     def __init__(self, name: str) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"headrace-{name}")
 
-    def submit(self, call: Callable[..., Any], /, *arguments: Any) -> Outcome[Any]:
+    def submit(self, call: Callable[..., Any], /, *arguments: object) -> Outcome[Any]:
         """Queue a call for the thread."""
         return self._pool.submit(call, *arguments)
 
@@ -49,14 +49,14 @@ class _Done:
 
     __slots__ = ("_answer", "_error")
 
-    def __init__(self, answer: Any, error: Exception | None) -> None:
+    def __init__(self, answer: object, error: Exception | None) -> None:
         self._answer = answer
         self._error = error
 
     def done(self) -> bool:
         return True
 
-    def result(self) -> Any:
+    def result(self) -> object:
         if self._error is not None:
             raise self._error
         return self._answer
@@ -65,7 +65,7 @@ class _Done:
 class InlineExecutor:
     """Runs each call when it is submitted, in the caller's thread."""
 
-    def submit(self, call: Callable[..., Any], /, *arguments: Any) -> Outcome[Any]:
+    def submit(self, call: Callable[..., Any], /, *arguments: object) -> Outcome[Any]:
         """Run the call now."""
         try:
             return _Done(call(*arguments), None)

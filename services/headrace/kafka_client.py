@@ -160,10 +160,18 @@ def translate(error: KafkaError, doing: str, *, was_let_in: bool = False) -> Hea
 
     `was_let_in`: the broker has taken our credentials before, so a broken handshake is a broker that went away.
     """
-    code = error.code()
+    code = _inner_code(error)
     meaning = _BY_CODE.get(code, TransientError)
     if was_let_in and code in _MAYBE_A_CUT:
         meaning = TransientError
-    if meaning is TransientError and error.fatal():
+    if meaning is TransientError and (error.fatal() or code == KafkaError._FATAL):
         meaning = FatalError
     return meaning(f"{doing}: {error.str()} ({error.name()})")
+
+
+def _inner_code(error: KafkaError) -> int:
+    """The code of an error; where it says only that it is fatal, the one whose text it carries."""
+    code = error.code()
+    if code != KafkaError._FATAL:
+        return code
+    return next((found for found in _BY_CODE if KafkaError(found).str() in error.str()), code)

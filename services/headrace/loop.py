@@ -14,46 +14,26 @@ scored; nothing of that batch is sent before the commit is definite. And the sto
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from headrace.assignment import Assignment, Path
-from headrace.consume.record_source import RecordSource
 from headrace.errors import PartitionMoved, SlotTaken, TransientError
-from headrace.executor import Executor, Outcome
-from headrace.features.applier import Applier
-from headrace.publish.record_sink import CommitResult, RecordSink
+from headrace.executor import Outcome
+from headrace.parts import Parts
+from headrace.publish.record_sink import CommitResult
 from headrace.timeline import Timeline
 from headrace.types import Drain, TopicPartition, Work
-from headrace.watch import Watch
 
-IDLE_MS, BUSY_MS, RETRY_MS = 100, 5, 500
+IDLE_MS, BUSY_MS = 100, 5
 
 
 class Loop:
     """Moves batches from the source to the sink; a `RebalanceListener`."""
 
-    def __init__(
-        self,
-        *,
-        source: RecordSource,
-        sink: RecordSink,
-        applier: Applier,
-        assignment: Assignment,
-        path: Path,
-        commits: Executor,
-        max_batch: int,
-        overlap_from: int,
-        taken_by: Callable[[], str | None],
-        now_ms: Callable[[], int],
-        watch: Watch,
-    ) -> None:
-        """`overlap_from`: a drain of that many records is a backlog; `taken_by` names who runs our slot, if not we."""
-        self._source, self._sink, self._path, self._commits = source, sink, path, commits
-        self._applier, self._assignment, self._watch = applier, assignment, watch
-        self._max_batch, self._overlap_from, self._taken_by, self._now_ms = max_batch, overlap_from, taken_by, now_ms
+    def __init__(self, parts: Parts) -> None:
+        self._source, self._sink, self._commits = parts.source, parts.sink.sink, parts.commits
+        self._fresh_sink, self._applier, self._assignment = parts.sink, parts.applier, parts.assignment
+        self._path, self._watch, self._limits, self._taken_by = parts.path, parts.watch, parts.limits, parts.taken_by
         self._in_flight: tuple[Work, Timeline, Outcome[CommitResult]] | None = None
-        self._sink_open = False
-        self._retry_at_ms = 0
         self._stopping = False
 
     def stop(self) -> None:
@@ -65,7 +45,9 @@ class Loop:
         self._source.start(topics, self)
 
     def run(self, topics: Sequence[str], *, leave: bool = False) -> None:
-        """Serve until `stop`: the last batch is finished and applied. `leave` gives the partitions up at once instead of keeping them for a restart."""
+        """Serve until `stop`: the last batch is finished and applied. `leave` gives the partitions up at once instead of keeping them for
+        a restart.
+        """
         self.start(topics)
         try:
             while not self._stopping:
@@ -82,7 +64,7 @@ class Loop:
         self._claim_what_is_due()
         timeline = self._watch.timeline()
         try:
-            drain = self._source.poll(self._max_batch, self._patience_ms())
+            drain = self._source.poll(self._limits.max_batch, self._patience_ms())
         except TransientError as away:
             self._watch.say("broker away", reason=str(away))
             return
@@ -91,7 +73,7 @@ class Loop:
             self._watch.say("position lost", partitions=drain.broken)
             self._finish_commit()
             self._assignment.recover(drain.broken)
-        backlog = len(drain) >= self._overlap_from
+        backlog = len(drain) >= self._limits.overlap_from
         try:
             work = self._fold_and_score(drain, timeline)
         except (TransientError, PartitionMoved) as trouble:
@@ -106,7 +88,7 @@ class Loop:
 
     def _claim_what_is_due(self) -> None:
         """Claim partitions that are new or in doubt; never while a commit is in flight, which could move the offset that is asked for."""
-        if not self._open_sink():
+        if not self._fresh_sink.ready():
             return
         turned = self._applier.turn()
         for partition, offset in turned.applied.items():
@@ -173,19 +155,9 @@ class Loop:
     def _start_over(self, reason: str, *, reopen: bool) -> None:
         """Drop everything in memory and claim every partition again, with a new producer if the old one may hold something."""
         self._watch.say("starting over", reason=reason)
-        self._sink_open = self._sink_open and not reopen
+        if reopen:
+            self._fresh_sink.throw_away()
         self._assignment.recover(list(self._assignment.partitions))
-
-    def _open_sink(self) -> bool:
-        """Whether there is a producer; a new one fences and aborts whatever an older one with our id left pending."""
-        if not self._sink_open and self._now_ms() >= self._retry_at_ms:
-            try:
-                self._sink.open()
-                self._sink_open = True
-            except TransientError as away:
-                self._retry_at_ms = self._now_ms() + RETRY_MS
-                self._watch.say("producer waits", reason=str(away))
-        return self._sink_open
 
     def _patience_ms(self) -> int:
         """How long to wait for a first record: not at all while a commit is in flight, hardly while something else is."""

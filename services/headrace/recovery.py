@@ -1,4 +1,4 @@
-"""Where a partition goes on after an assignment: applied against committed offset, as a table.
+r"""Where a partition goes on after an assignment: applied against committed offset, as a table.
 
     found                                               then
     ------------------------------------------------    ---------------------------------------------------------------------
@@ -15,7 +15,7 @@
 Life of a partition in a worker (`MOVES` holds the same picture as a table):
 
     assigned -> CLAIMING -> CATCHING_UP -> LIVE
-                 |  ^  \\__________________^ |
+                 |  ^  \__________________^ |
                  |  |__________|____________|     anything not definite: claim again
                  v
               GIVEN_UP                            the other partitions go on
@@ -73,7 +73,9 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Read from `start`; fold only, up to `live_from`; score from there. `starts`: where each view's state stands once `resets` are dropped."""
+    """Read from `start`; fold only, up to `live_from`; score from there. `starts`: where each view's state stands once `resets` are
+    dropped.
+    """
 
     start: int
     live_from: int
@@ -89,7 +91,9 @@ def must_rebuild(found: Found) -> list[str]:
 
 
 def rebuild_time_ms(found: Found, span_ms: int | None) -> int | None:
-    """The record time from which a rebuild must read; None = from the log's start. `span_ms`: how far below the watermark an event can matter (None: historical)."""
+    """The record time from which a rebuild must read; None = from the log's start. `span_ms`: how far below the watermark an event can
+    matter (None: historical).
+    """
     if span_ms is None or found.committed is None or found.committed.watermark_ms is None:
         return None
     return found.committed.watermark_ms - span_ms
@@ -119,7 +123,8 @@ def decide(found: Found, delivery: Delivery, *, rebuild_ms: int | None, rebuild_
         raise _given_up(
             found,
             f"the committed offset {live_from} is outside of the log ({log.start} to {log.end})",
-            "events were deleted before they were scored; decide where to go on and set the group's offset with Kafka's kafka-consumer-groups tool",
+            "events were deleted before they were scored; decide where to go on, and set the group's offset with Kafka's "
+            "kafka-consumer-groups tool",
         )
     resets: dict[str, int] = {}
     starts: dict[str, int] = {}
@@ -135,7 +140,8 @@ def decide(found: Found, delivery: Delivery, *, rebuild_ms: int | None, rebuild_
             raise _given_up(
                 found,
                 f"the store holds state up to offset {ahead}, beyond the committed offset {live_from}",
-                "the group's offsets were set back by hand, or the store belongs to another cluster; put the offsets back, or drop this app's state to have it rebuilt",
+                "the group's offsets were set back by hand, or the store belongs to another cluster; put the offsets back, or drop this "
+                "app's state to have it rebuilt",
             )
         live_from = ahead
     start = min(starts.values(), default=live_from)

@@ -36,7 +36,9 @@ class Scorer:
             values[:, column] = expression.evaluate(events.columns)
         return values
 
-    def score(self, events: EventBatch, vectors: FeatureVectors, scored_at_ms: int, timeline: Timeline) -> tuple[OutRecords, list[DeadLetter]]:
+    def score(
+        self, events: EventBatch, vectors: FeatureVectors, scored_at_ms: int, timeline: Timeline
+    ) -> tuple[OutRecords, list[DeadLetter]]:
         """Predictions of every event the model has an answer for, and dead letters of the others."""
         values = self.vectors(events, vectors)
         answer = self.model.score(values)

@@ -1,8 +1,8 @@
 """How long nobody serves the partitions of a worker that died, from its time-outs and the broker's (pure).
 
-    its slot restarts:   its partitions come back at once, and its open transaction is aborted by whoever opens the slot's producer
-    its slot stays away: the group waits out the session; readers and the new owner wait until the broker has aborted the open transaction:
-                         its time-out, then up to one round of the broker's sweep
+Its slot starts again: its partitions come back at once, and its open transaction is aborted by whoever opens the slot's producer.
+Its slot stays away: the group waits out the session; readers and the new owner wait until the broker has aborted the open transaction,
+which takes its time-out and then up to one round of the broker's sweep.
 """
 
 from __future__ import annotations

@@ -17,14 +17,16 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from headrace.assembly import Limits, embedded, prepare_embedded, silent_watch
+from headrace.assembly import embedded, prepare_embedded, silent_watch
 from headrace.clock import ManualClock
 from headrace.definition import App
 from headrace.features.memory_store import MemoryStore, Snapshot
-from headrace.features.reader import values_at
+from headrace.features.reader import StateReader
 from headrace.features.view import FeatureView
 from headrace.loop import Loop
 from headrace.memory_log import MemoryLog
+from headrace.partitioner import partition_of
+from headrace.parts import Limits
 from headrace.predict.scores import Model
 from headrace.types import Headers, Record, TopicPartition
 
@@ -76,7 +78,9 @@ class Driver:
         headers: Headers | None = None,
         **fields: object,
     ) -> int:
-        """Put an event on a source topic, as an `hr.Event` or by its fields; returns its offset. The key is the entity, the timestamp the event time."""
+        """Put an event on a source topic, as an `hr.Event` or by its fields; returns its offset. The key is the entity, the timestamp the
+        event time.
+        """
         source = next((source for source in self.app.sources if source.topic == topic), None)
         if source is None:
             raise ValueError(f"{self.app!r} reads no topic {topic!r}, only {', '.join(source.topic for source in self.app.sources)}")
@@ -125,14 +129,16 @@ class Driver:
         key = entity.encode()
         partition = TopicPartition(view.source.topic, partition_of(key, self._partitions))
         packed = self.store.states(partition, view.fp).get(key)
-        return values_at(view, packed, self.clock.now_ms() if as_of_ms is None else as_of_ms)
+        return StateReader(view).features(packed, as_of_ms=self.clock.now_ms() if as_of_ms is None else as_of_ms)
 
     def advance(self, ms: int) -> None:
         """Let time pass."""
         self.clock.advance(ms)
 
     def crash(self, *, before: str | None = None) -> None:
-        """Kill -9 the workers, now or when one is about to do a step ("end" of a transaction, "apply" to the store, ...); a new one starts."""
+        """Kill -9 the workers, now or when one is about to do a step ("end" of a transaction, "apply" to the store, ...); a new one
+        starts.
+        """
         if before is None:
             self._workers = [self._start("0")]
         else:

@@ -246,7 +246,9 @@ class ViewHead:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class StoredStates:
-    """An answer of `StateStore.read`: who owns the partition, and per view its head and the packed states in the order of the keys asked for."""
+    """An answer of `StateStore.read`: who owns the partition, and per view its head and the packed states in the order of the keys asked
+    for.
+    """
 
     owner: bytes | None
     heads: Mapping[str, ViewHead]
@@ -255,7 +257,9 @@ class StoredStates:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Tally:
-    """What became of the records of one source topic in one batch; counted when the batch is definite. `scored`: predictions by model name."""
+    """What became of the records of one source topic in one batch; counted when the batch is definite. `scored`: predictions by model
+    name.
+    """
 
     topic: str
     timestamps_ms: Int64s

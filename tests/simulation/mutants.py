@@ -1,4 +1,4 @@
-"""Weaker protocols, each a patch of a few lines to the real loop. The simulation must catch every one: a check that cannot fail is a defect.
+"""Weaker protocols, each a patch of a few lines to the real loop; the simulation must catch every one of them.
 
 V10  the records of a partition that was revoked inside the drain are still folded and sent, with fresh group metadata
 V11  with a commit in flight, states are packed after the next batch was folded, not before
@@ -73,7 +73,7 @@ def v12_claims_do_not_wait_for_the_commit() -> Iterator[None]:
     """A claim may ask for the committed offset while our own commit is about to move it."""
 
     def claim(self: Loop) -> None:
-        if self._open_sink():
+        if self._fresh_sink.ready():
             self._assignment.recover(self._applier.turn().moved)
             self._assignment.turn()
 

@@ -50,11 +50,13 @@ def test_the_protocol_keeps_its_promise(seed: int, schedule: list[Burst]) -> Non
 
 
 def test_the_schedules_do_damage() -> None:
-    """The schedules abort transactions, fence producers, lose replies, and make partitions catch up and be rebuilt: else they would prove nothing."""
+    """The schedules abort transactions, fence producers, lose replies, and make partitions catch up and be rebuilt: else they would prove
+    nothing.
+    """
     totals = Counters()
     for seed in range(20):
         assert violations(seed, totals) == [], f"seed {seed}"
-    print(totals)
+    print(totals)  # noqa: T201 - the damage is shown
     assert min(totals.overlapped, totals.aborted, totals.unknown, totals.fenced, totals.catch_ups, totals.rebuilds, totals.rollbacks) > 0
 
 
@@ -67,6 +69,6 @@ def test_a_mutant_is_caught(name: str) -> None:
         for seed in range(200):
             found = [problem for problem in violations(seed, totals) if not problem.startswith("a worker ended")]
             if found:
-                print(f"{name} caught by schedule {seed}: {found[0]}")
+                print(f"{name} caught by schedule {seed}: {found[0]}")  # noqa: T201 - who caught what is shown
                 return
     pytest.fail(f"{name} was not caught in 200 schedules")

@@ -1,10 +1,12 @@
 """The world of the simulation: the real loop on the log and the store in memory, driven through every order of events.
 
 Each worker process is a set of greenlets: its hot loop and what its executors run. Every call to the outside world is a step: there the
-greenlet hands over to the scheduler, which decides who goes on and whether a commit's request or reply is lost. A kill drops the greenlets
-of a process without running their `finally`. A *schedule* is a list of bursts: so many steps, ordered by a drawn integer, then one fault.
-What is wrong in the end is found by `tests.audit`; to that come *stuck* (not everything committed and applied) and *refused* (a partition was
-given up although nobody reset anything).
+greenlet hands over to the scheduler, which decides who goes on and whether a commit's request or reply is lost. A kill drops the
+greenlets of a process without running their `finally`. A *schedule* is a list of bursts: so many steps, ordered by a drawn integer, then
+one fault. Records arrive all the while, so that there is always something to lose.
+
+What is wrong in the end is found by `tests.audit`; to that come *stuck* (not everything committed and applied) and *refused* (a
+partition was given up although nobody reset anything).
 """
 
 from __future__ import annotations
@@ -19,17 +21,17 @@ import greenlet
 import numpy as np
 
 import headrace as hr
-from headrace.assembly import Executors, Limits, Ports, assemble
+from headrace.assembly import Executors, Ports, assemble
 from headrace.clock import ManualClock
 from headrace.errors import SlotTaken
 from headrace.features.memory_store import MemoryStore, Snapshot
 from headrace.loop import Loop
 from headrace.memory_log import Fate, MemoryLog, MemorySink, MemorySource
+from headrace.parts import Limits, Watch
 from headrace.predict.scores import Scores
 from headrace.publish.record_sink import CommitResult
 from headrace.timeline import Timeline
 from headrace.types import Float64s, Position, Record, TopicPartition
-from headrace.watch import Watch
 from tests.audit import Audit
 
 TOPIC, PREDICTIONS = "visits", "visit.predictions"
@@ -143,7 +145,7 @@ class SimExecutor:
             call, arguments, outcome = self._queue.pop(0)
             try:
                 outcome.answer = call(*arguments)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - it is raised again by result()
                 outcome.error = error
             outcome.ready = True
         self.running = False
@@ -199,7 +201,8 @@ FAULTS: Sequence[str] = (
     + ["rollback"] * 10
     + ["flush"] * 2
     + ["twin"] * 2
-    + ["midway"] * 8 + ["none"] * 6
+    + ["midway"] * 8
+    + ["none"] * 6
 )
 """The faults, in the proportions in which schedules draw them."""
 
@@ -382,6 +385,9 @@ class World:
 
     # --------------------------------------------------------------------------------------------------------------- faults
 
+    def _living(self) -> list[Process]:
+        return [process for process in self.processes if not process.dead]
+
     def _members(self) -> list[str]:
         return list(self.log.group(app.name).members)
 
@@ -400,8 +406,9 @@ class World:
         """An orderly rebalance that an owner hears of in the middle of its drain, while the new owner is quick."""
         for _ in range(40):
             group = self.log.group(app.name)
-            found = [task for process in self.processes if not process.dead for task in process.tasks if task.step == "fetch" and task.runnable()]
-            task = next((one for one in found if one.process.source.member_id in group.members and group.members[one.process.source.member_id].owned), None)
+            owners = {name for name, member in group.members.items() if member.owned}
+            polling = [task for process in self._living() for task in process.tasks if task.step == "fetch" and task.runnable()]
+            task = next((one for one in polling if one.process.source.member_id in owners), None)
             if task is not None:
                 break
             self.step(draw)
@@ -418,7 +425,7 @@ class World:
                 break
             self._go_on(draw.choice([one for one in task.process.tasks if one.runnable()]))
         for _ in range(draw.randrange(40)):
-            others = [one for process in self.processes if not process.dead and process.source.member_id == heir for one in process.tasks if one.runnable()]
+            others = [one for process in self._living() if process.source.member_id == heir for one in process.tasks if one.runnable()]
             if others:
                 self._go_on(draw.choice(others))
 
@@ -523,7 +530,8 @@ class World:
             committed, head = group.offsets[partition].offset, self.store.head(partition, recent.fp)
             if not committed == head.offset == self.ends[partition]:
                 found.append(
-                    f"stuck: partition {partition.partition} is committed to {committed} and applied to {head.offset} of {self.ends[partition]}"
+                    f"stuck: partition {partition.partition} is committed to {committed} and applied to {head.offset} "
+                    f"of {self.ends[partition]}"
                 )
         found += audit.compare_results({"visit": self._all(PREDICTIONS)}, self._all(app.dead_letters))
         if not any(problem.startswith("stuck") for problem in found):

@@ -52,9 +52,7 @@ class Cluster:
         """What is missing."""
         there = self._topics.describe(topic_names(self._app))
         found = {name: None if topic is None else topic.partitions for name, topic in there.items()}
-        partitions = [
-            TopicPartition(source.topic, number) for source in self._app.sources for number in range(found[source.topic] or 0)
-        ]
+        partitions = [TopicPartition(source.topic, number) for source in self._app.sources for number in range(found[source.topic] or 0)]
         offsets = self._topics.group_offsets(self._app.name, partitions) if partitions else {}
         facts = facts_topic(self._app.name)
         return changes(

@@ -20,7 +20,7 @@ from types import FrameType
 
 from headrace.apps.cluster import LARGEST_RECORD_BYTES
 from headrace.apps.health import Health, HealthServer, Progress
-from headrace.assembly import Executors, Limits, Ports, assemble, load_models, thread_executors
+from headrace.assembly import Executors, Ports, assemble, load_models, thread_executors
 from headrace.assignment import Assignment
 from headrace.clock import Clock, SystemClock
 from headrace.consume.kafka_source import KafkaSource
@@ -32,6 +32,7 @@ from headrace.features.redis_store import RedisStore
 from headrace.features.warm_up import warm_up
 from headrace.loop import Loop
 from headrace.metrics import Metrics
+from headrace.parts import Limits, Watch
 from headrace.publish.encoder import HeaderPolicy
 from headrace.publish.kafka_sink import KafkaAtLeastOnceSink, KafkaTransactionalSink
 from headrace.publish.kafka_topics import KafkaTopics
@@ -41,7 +42,6 @@ from headrace.settings import Settings
 from headrace.takeover import takeover_text
 from headrace.timeline import Timeline
 from headrace.types import Delivery, TopicPartition, Work
-from headrace.watch import Watch
 
 Say = Callable[..., object]
 
@@ -93,10 +93,14 @@ class Worker:
         self._metrics.models((name, model.name, model.version, "champion") for name, model in self._models.items())
         self._metrics.build(version=own_version(), python=platform.python_version())
         warm_up()
-        self._server = HealthServer(
-            self._health, self._metrics.exposition, host=settings.worker.http_host, port=settings.worker.http_port
+        self._server = HealthServer(self._health, self._metrics.exposition, host=settings.worker.http_host, port=settings.worker.http_port)
+        say(
+            "worker starts",
+            app=app.name,
+            slot=self._slot,
+            pid=os.getpid(),
+            probes=f"http://{self._server.address[0]}:{self._server.address[1]}",
         )
-        say("worker starts", app=app.name, slot=self._slot, pid=os.getpid(), probes="http://%s:%d" % self._server.address)
 
     def stop(self, *_: int | FrameType | None) -> None:
         """End after the batch at hand."""
@@ -250,9 +254,7 @@ class Worker:
         for name, mine in partitions.items():
             if mine.phase is Phase.CATCHING_UP and mine.plan is not None:
                 start, begun_ms = self._catching_up.setdefault(name, (mine.plan.start, now_ms))
-                one = Progress.of(
-                    name, start=start, position=mine.position, goes_live_at=mine.plan.live_from, elapsed_ms=now_ms - begun_ms
-                )
+                one = Progress.of(name, start=start, position=mine.position, goes_live_at=mine.plan.live_from, elapsed_ms=now_ms - begun_ms)
                 progress.append(one)
                 self._metrics.catching_up(name, remaining=mine.plan.live_from - mine.position, per_second=one.records_per_second)
             elif self._catching_up.pop(name, None) is not None:
@@ -278,7 +280,12 @@ class Worker:
         for tally in work.tallies:
             refused = Counter(letter.reason for letter in tally.refused)
             self._metrics.batch(
-                tally.topic, events=tally.events, late=tally.late, unknown_fields=tally.unknown_fields, refused=refused, predictions=tally.scored
+                tally.topic,
+                events=tally.events,
+                late=tally.late,
+                unknown_fields=tally.unknown_fields,
+                refused=refused,
+                predictions=tally.scored,
             )
             self._metrics.committed(tally.timestamps_ms, now_ms)
             self._newest_ms.update(tally.newest_ms)

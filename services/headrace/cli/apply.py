@@ -14,7 +14,7 @@ app = typer.Typer(help="Make the topics of an app and commit its starting offset
 
 
 @app.command()
-def apply(  # noqa: PLR0913, PLR0917 - one argument an option
+def apply(
     app_reference: AppReference,
     partitions: Partitions = 4,
     replication: Replication = -1,

@@ -17,8 +17,9 @@ from headrace.duration import duration_ms
 
 if TYPE_CHECKING:
     from headrace.apps.cluster import Cluster, Start
-    from headrace.changes import Changes
+    from headrace.changes import Changes, ViewChange
     from headrace.definition import App
+    from headrace.features.view import FeatureView
 
 CHANGES_WANTED = 2
 
@@ -51,7 +52,7 @@ def plan(
         raise typer.Exit(CHANGES_WANTED)
 
 
-def open_cluster(  # noqa: PLR0913, PLR0917 - one argument an option
+def open_cluster(
     reference: str, config: Path | None, partitions: int, replication: int, retention: str, start: Start
 ) -> tuple[App, Cluster]:
     """The app and the cluster that the settings name."""
@@ -81,18 +82,7 @@ def show(definition: App, wanted: Changes, retention: str, output: Output) -> No
     for topic in wanted.topics:
         typer.echo(f"  + topic {topic.name}: {topic.partitions} partitions, kept {retention} ({topic.role})")
     for view in all_views(definition):
-        change = next((one for one in wanted.views if one.name == view.name), None)
-        sign = {"new": "+", "changed": "~"}.get(change.what if change else "", " ")
-        most = view.bytes_per_entity()["total"]
-        typer.echo(f"  {sign} view {view.name} version {view.version} ({view.fp}): at most {most:,} bytes an entity")
-        for feature in view.features:
-            mark = "+" if change is not None and feature.name in change.added else " "
-            typer.echo(f"      {mark} {feature.name}: {feature.description}")
-        if change is not None:
-            for name in change.removed:
-                typer.echo(f"      - {name}")
-            if change.what == "changed":
-                typer.echo("      its state is filled anew from the log, beside the old one")
+        show_view(view, next((one for one in wanted.views if one.name == view.name), None))
     for gone in (one for one in wanted.views if one.what == "gone"):
         typer.echo(f"  - view {gone.name}: its state stays in the store until it is deleted there")
     if wanted.offsets:
@@ -100,6 +90,21 @@ def show(definition: App, wanted: Changes, retention: str, output: Output) -> No
     for warning in [*wanted.problems, *model_warnings(definition)]:
         typer.echo(f"  ! {warning}")
     typer.echo("run `headrace apply` with the same options to do this" if wanted.any() else "nothing to do")
+
+
+def show_view(view: FeatureView, change: ViewChange | None) -> None:
+    """Print a view, what changes in it, and what each of its features means."""
+    sign = {"new": "+", "changed": "~"}.get(change.what if change else "", " ")
+    most = view.bytes_per_entity()["total"]
+    typer.echo(f"  {sign} view {view.name} version {view.version} ({view.fp}): at most {most:,} bytes an entity")
+    for feature in view.features:
+        mark = "+" if change is not None and feature.name in change.added else " "
+        typer.echo(f"      {mark} {feature.name}: {feature.description}")
+    if change is not None:
+        for name in change.removed:
+            typer.echo(f"      - {name}")
+        if change.what == "changed":
+            typer.echo("      its state is filled anew from the log, beside the old one")
 
 
 def model_warnings(definition: App) -> list[str]:
@@ -120,8 +125,8 @@ def model_warnings(definition: App) -> list[str]:
         absent = [name for name, empty in zip(pipeline.feature_names, empties, strict=True) if math.isnan(empty)]
         if refused:
             answer.append(
-                f"the model of {pipeline.name} gives no score for an entity without history ({refused[0][1]}): every such event becomes a "
-                f"dead letter MODEL_OUTPUT; say what an empty window is with empty=..., first of all for {absent[0] if absent else 'its features'}"
+                f"the model of {pipeline.name} gives no score for an entity without history ({refused[0][1]}): every such event "
+                "becomes a dead letter MODEL_OUTPUT; say what an empty window is with empty=..., "
+                f"first of all for {absent[0] if absent else 'its features'}"
             )
     return answer
-

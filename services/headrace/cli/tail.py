@@ -47,7 +47,8 @@ def tail(
             starts = {partition: found.start if beginning else found.end for partition, found in ranges.items()}
             batches = reader.follow(starts, lambda: False)
         else:
-            starts = {partition: found.start if beginning else max(found.start, found.end - limit - 2) for partition, found in ranges.items()}
+            # A marker may stand behind the last record of a transaction, so two offsets more are looked at.
+            starts = {name: found.start if beginning else max(found.start, found.end - limit - 2) for name, found in ranges.items()}
             batches = reader.batches(starts, {partition: found.end for partition, found in ranges.items()})
         records: Iterator[Record] = (record for batch in batches for record in batch.records())
         if not beginning and not follow:

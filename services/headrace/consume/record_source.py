@@ -44,7 +44,9 @@ class RecordSource(Protocol):
         """
 
     def start_at(self, partition: TopicPartition, offset: int) -> None:
-        """Let the records of an assigned partition flow, from `offset` on; also moves a flowing partition. Records already fetched are dropped."""
+        """Let the records of an assigned partition flow, from `offset` on; also moves a flowing partition. Records already fetched are
+        dropped.
+        """
 
     def pause(self, partition: TopicPartition) -> None:
         """Stop the flow of a partition until the next `start_at`."""
@@ -55,7 +57,8 @@ class RecordSource(Protocol):
     def committed(self, partition: TopicPartition) -> Position | None:
         """The group's *stable* committed position, with the watermark from its metadata; None when there is none.
 
-        Raises `UnstableOffsets` after at most a second while a pending transaction holds offsets of the partition, `TransientError` while the broker is away.
+        Raises `UnstableOffsets` after at most a second while a pending transaction holds offsets of the partition, `TransientError` while
+        the broker is away.
         """
 
     def log_range(self, partition: TopicPartition) -> LogRange:

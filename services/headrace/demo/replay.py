@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from headrace.assembly import Limits, embedded, load_models, prepare_embedded, silent_watch
+from headrace.assembly import embedded, load_models, prepare_embedded, silent_watch
+from headrace.parts import Limits
 from headrace.clock import Clock
 from headrace.definition import App
 from headrace.demo.answers import Answers, Reader

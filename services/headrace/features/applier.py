@@ -203,7 +203,9 @@ class Applier:
 
 
 def _merged(first: PartitionWrite, then: PartitionWrite) -> PartitionWrite:
-    """Both writes as one: from the first's start to the last's end; what the later one writes was not deleted, what it deletes was not written."""
+    """Both writes as one: from the first's start to the last's end; what the later one writes was not deleted, what it deletes was not
+    written.
+    """
     views = {view.view: view for view in first.views}
     for later in then.views:
         earlier = views.get(later.view)

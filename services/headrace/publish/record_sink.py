@@ -30,7 +30,9 @@ class RecordSink(Protocol):
     """Where predictions and dead letters go."""
 
     def open(self) -> None:
-        """Become the only sink with our id: fences every older one and aborts what it left pending. Raises `TransientError`, `BrokerRefused`."""
+        """Become the only sink with our id: fences every older one and aborts what it left pending. Raises `TransientError`,
+        `BrokerRefused`.
+        """
 
     def begin(self) -> None:
         """Begin a transaction. Nothing is sent yet."""
@@ -38,11 +40,14 @@ class RecordSink(Protocol):
     def send(self, records: OutRecords) -> None:
         """Queue records of one topic, in order; the partition is murmur2 of the key. Waits while the queue is full.
 
-        Raises `TransientError` when the transaction cannot go on (the caller calls `abort`), `BrokerRefused` when it never can (record too large, topic missing, ACL).
+        Raises `TransientError` when the transaction cannot go on (the caller calls `abort`), `BrokerRefused` when it never can (record too
+        large, topic missing, ACL).
         """
 
     def commit(self, offsets: Mapping[TopicPartition, Position], group: GroupMetadata) -> CommitResult:
-        """Commit what was sent and the source offsets, all or nothing. Refused by the broker (ABORTED) when the group has moved on since `group` was taken."""
+        """Commit what was sent and the source offsets, all or nothing. Refused by the broker (ABORTED) when the group has moved on since
+        `group` was taken.
+        """
 
     def abort(self) -> CommitResult:
         """Abort what was sent since `begin`: ABORTED, FENCED or UNKNOWN."""
