@@ -18,11 +18,13 @@ costs reads, never answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
+from operator import itemgetter
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace.features import watermark
 from headrace.features.rows import EntityRows
@@ -33,9 +35,17 @@ from headrace.types import Bools, EventBatch, FeatureVectors, Int32s, Int64s, Pa
 Read = Callable[[TopicPartition, Sequence[bytes]], Mapping[str, Sequence[bytes | None]]]
 """Packed states of entities per view (`FeatureView.fp`), in the order of the keys; None for an entity the store does not hold."""
 
-_MOST_CELLS = 3_000_000
-"""Panes in memory beyond which rows are given up too: 144 MB."""
+_MOST_CELLS = 2_000_000
+"""Panes in memory beyond which rows are given up, too: about 100 MB."""
+_MOST_RECENT = 256
 _NEVER = -1
+
+
+class _RowOf(dict[str, int]):
+    """Entity -> row; looking up one that is missing gives -1, so that a batch is looked up without a step in Python per event."""
+
+    def __missing__(self, _: str) -> int:
+        return _NEVER
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -47,7 +57,7 @@ class _Partition:
     ends: dict[str, int]
     watermark_ms: int
     applied: int = _NEVER
-    rows: dict[str, int] = field(default_factory=dict)
+    rows: _RowOf = field(default_factory=_RowOf)
 
 
 class ResidentStates:
@@ -68,8 +78,11 @@ class ResidentStates:
         self._slots: list[TopicPartition | None] = []
         self._batch = 0
         self._cursor = 0
+        self._crowded_at = _MOST_CELLS
+        self._recent: list[Int64s] = []
         size = len(self._table)
-        self._entities: list[str] = [""] * size
+        self._keys: NDArray[np.object_] = np.full(size, b"", dtype=object)
+        self._mark = np.zeros(size, dtype=np.int64)
         self._slot_of = np.full(size, _NEVER, dtype=np.int64)
         self._used = np.zeros(size, dtype=np.int64)
         self._packed_to = np.full(size, _NEVER, dtype=np.int64)
@@ -155,20 +168,25 @@ class ResidentStates:
             self._bring(events.records.topic, {number: list(names) for number, names in wanted.items() if names}, ours)
             rows = self._known(events.entities, numbers, ours)
         self._used[rows] = self._batch
+        self._recent.append(rows)
+        if len(self._recent) > _MOST_RECENT:
+            self._touched()
         return rows
 
     def _known(self, entities: list[str], numbers: Int32s, ours: Mapping[int, _Partition]) -> Int64s:
         if len(ours) == 1:
             (only,) = ours.values()
-            found: Iterable[int] = map(only.rows.get, entities, repeat(_NEVER))
-        else:
-            tables = {number: partition.rows for number, partition in ours.items()}
-            found = (tables[number].get(entity, _NEVER) for number, entity in zip(numbers.tolist(), entities, strict=True))
-        return np.fromiter(found, dtype=np.int64, count=len(entities))
+            return np.fromiter(_each(entities, only.rows), dtype=np.int64, count=len(entities))
+        rows = np.empty(len(entities), dtype=np.int64)
+        for number, found in ours.items():
+            mine = np.flatnonzero(numbers == number)
+            rows[mine] = _each(_each(mine.tolist(), entities), found.rows)
+        return rows
 
     def _bring(self, topic: str, wanted: Mapping[int, list[str]], ours: Mapping[int, _Partition]) -> None:
         """Give rows to entities that have none. All reads come first: if one fails, nothing has changed."""
-        answers = {number: self._read(TopicPartition(topic, number), [name.encode() for name in names]) for number, names in wanted.items()}
+        keys = {number: [name.encode() for name in names] for number, names in wanted.items()}
+        answers = {number: self._read(TopicPartition(topic, number), keys[number]) for number in wanted}
         self._evict(sum(len(names) for names in wanted.values()))
         for number, names in wanted.items():
             rows = self._table.take(len(names))
@@ -180,15 +198,14 @@ class ResidentStates:
             self._slot_of[rows] = ours[number].slot
             self._used[rows] = self._batch
             self._packed_to[rows] = _NEVER
-            for row, name in zip(rows, names, strict=True):
-                self._entities[row] = name
+            self._keys[rows] = keys[number]
             ours[number].rows.update(zip(names, rows, strict=True))
 
     # --------------------------------------------------------------------------------------------- to the store
 
     def pack(self, ends: Mapping[TopicPartition, int]) -> list[PartitionWrite]:
         """The states touched since the last pack, per partition, as of the offsets `ends`; views that stand there already are left out."""
-        touched = np.flatnonzero(self._table.rows.touched.any(axis=1))
+        touched = self._touched()
         slots = self._slot_of[touched]
         looked_at = self._next_to_sweep(64 + 2 * len(touched))
         writes = []
@@ -203,12 +220,22 @@ class ResidentStates:
                 mine = looked_at[self._slot_of[looked_at] == found.slot]
                 horizon_ms = found.watermark_ms - self._lateness_ms
                 swept = self._table.empty(mine, np.full(len(mine), horizon_ms, dtype=np.int64))
-                rows = np.setdiff1d(rows, swept, assume_unique=True) if swept else rows
+                rows = rows[~np.isin(rows, swept)] if swept else rows
             views = [self._view_write(place, rows, swept, found, end) for place in moving]
             self._packed_to[rows] = end
             self._forget(found, swept)
             writes.append(PartitionWrite(partition=partition, watermark_ms=found.watermark_ms, views=views))
         return writes
+
+    def _touched(self) -> Int64s:
+        """The rows folded into since they were last packed, each once."""
+        rows: Int64s = np.concatenate([np.empty(0, dtype=np.int64), *self._recent])
+        if len(rows) > len(self._table):
+            rows = np.arange(self._table.taken)
+        order = np.arange(len(rows))
+        self._mark[rows] = order
+        self._recent = [rows[(self._mark[rows] == order) & self._table.rows.touched[rows].any(axis=1)]]
+        return self._recent[0]
 
     def _next_to_sweep(self, count: int) -> Int64s:
         """So many rows, or all: pack after pack this goes round."""
@@ -229,9 +256,9 @@ class ResidentStates:
         chunks = []
         if len(mine):
             buffer, bounds = self._table.pack(place, mine)
-            chunks.append(StateChunk(keys=[self._entities[row].encode() for row in mine.tolist()], buffer=buffer, bounds=bounds))
+            chunks.append(StateChunk(keys=self._keys[mine].tolist(), buffer=buffer, bounds=bounds))
             self._stored[mine, place] = True
-        deletions = [self._entities[row].encode() for row in swept if self._stored[row, place]]
+        deletions = [self._keys[row] for row in swept if self._stored[row, place]]
         start, found.ends[view.fp] = found.ends[view.fp], end
         return ViewWrite(view=view.fp, start=start, end=end, chunks=chunks, deletions=deletions)
 
@@ -239,7 +266,7 @@ class ResidentStates:
 
     def _evict(self, coming: int) -> None:
         """Let there be room for `coming` entities: give up the least recently used rows, if the store has them."""
-        crowded = self._table.cells() > _MOST_CELLS
+        crowded = self._table.cells() > self._crowded_at
         excess = self.entities() + coming - self._capacity
         if excess <= 0 and not crowded:
             return
@@ -256,23 +283,30 @@ class ResidentStates:
                 self._forget(self._partitions[partition], rows[self._slot_of[rows] == slot].tolist())
         if crowded:
             self._table.tidy()
+            # What is left is in use: wait until it is a quarter more before trying again.
+            self._crowded_at = max(_MOST_CELLS, self._table.cells() * 5 // 4)
 
     def _forget(self, found: _Partition, rows: list[int]) -> None:
         for row in rows:
-            del found.rows[self._entities[row]]
-            self._entities[row] = ""
+            del found.rows[self._keys[row].decode()]
         self._slot_of[rows] = _NEVER
         self._table.release(rows)
 
     def _follow(self) -> None:
         """Let our columns be as long as the table."""
-        more = len(self._table) - len(self._entities)
+        more = len(self._table) - len(self._keys)
         if more:
-            self._entities.extend([""] * more)
+            self._keys = np.concatenate((self._keys, np.full(more, b"", dtype=object)))
+            self._mark = np.zeros(len(self._table), dtype=np.int64)
             self._slot_of = np.concatenate((self._slot_of, np.full(more, _NEVER, dtype=np.int64)))
             self._used = np.concatenate((self._used, np.zeros(more, dtype=np.int64)))
             self._packed_to = np.concatenate((self._packed_to, np.full(more, _NEVER, dtype=np.int64)))
             self._stored = np.concatenate((self._stored, np.zeros((more, len(self.views)), dtype=np.bool_)))
+
+
+def _each(keys: Sequence[Any], table: Any) -> tuple[Any, ...]:  # noqa: ANN401 - whatever has keys
+    """table[key] of each key, in one step of Python."""
+    return itemgetter(*keys)(table) if len(keys) > 1 else tuple(table[key] for key in keys)
 
 
 def _takes(numbers: Int32s, offsets: Int64s, late: Bools, ours: Mapping[int, _Partition]) -> Bools:

@@ -116,6 +116,6 @@ class EntityRows:
 
     def _enlarge(self) -> None:
         held = int(self.rows.lanes["length"].sum())
-        arena = new_arena(5 * held // 2 + 2 * self.plan.reserve + _FIRST_CELLS)
+        arena = new_arena(2 * held + 2 * self.plan.reserve + _FIRST_CELLS)
         kernel.move(self.rows, self.arena, arena)
         self.arena = arena
