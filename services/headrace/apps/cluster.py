@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from typing import TypeVar
 
 from headrace.changes import Changes, changes, definitions_fact, facts_topic, last_applied, topic_names
 from headrace.consume.kafka_reader import KafkaReader
@@ -14,13 +15,14 @@ from headrace.definition import App
 from headrace.errors import TransientError
 from headrace.publish.kafka_sink import KafkaAtLeastOnceSink
 from headrace.publish.kafka_topics import KafkaTopics, TopicWish
-from headrace.types import LogRange, OutRecords, Position, TopicPartition
+from headrace.types import OutRecords, Position, TopicPartition
 
 LARGEST_RECORD_BYTES = 2_097_152
 """What the dead-letter topic takes, so that an event of 1 MiB fits with its headers."""
 
 LEADER_TRIES, LEADER_PAUSE_S = 50, 0.2
 
+Answer = TypeVar("Answer")
 Properties = Mapping[str, str | int | float | bool]
 
 
@@ -53,7 +55,7 @@ class Cluster:
         there = self._topics.describe(topic_names(self._app))
         found = {name: None if topic is None else topic.partitions for name, topic in there.items()}
         partitions = [TopicPartition(source.topic, number) for source in self._app.sources for number in range(found[source.topic] or 0)]
-        offsets = self._topics.group_offsets(self._app.name, partitions) if partitions else {}
+        offsets = _insist(lambda: self._topics.group_offsets(self._app.name, partitions)) if partitions else {}
         facts = facts_topic(self._app.name)
         return changes(
             self._app,
@@ -74,7 +76,8 @@ class Cluster:
             ]
         )
         if wanted.offsets:
-            self._topics.start_group(self._app.name, self._starts(wanted))
+            starts = self._starts(wanted)
+            _insist(lambda: self._topics.start_group(self._app.name, starts))
         if wanted.views:
             self._remember()
 
@@ -111,14 +114,14 @@ class Cluster:
             reader.close()
 
 
-def _insist(question: Callable[[], LogRange]) -> LogRange:
-    """Ask until a partition that was just made has a leader."""
+def _insist(call: Callable[[], Answer]) -> Answer:
+    """Try until what was just made is there: partitions need a leader, groups a coordinator."""
     for _ in range(LEADER_TRIES):
         try:
-            return question()
+            return call()
         except TransientError:
             time.sleep(LEADER_PAUSE_S)
-    return question()
+    return call()
 
 
 class _Nobody:

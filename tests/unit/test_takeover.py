@@ -1,0 +1,30 @@
+"""What a worker says about its own death."""
+
+from __future__ import annotations
+
+from headrace.takeover import CONSUMER_SESSION, SWEEP, takeover_text
+
+
+def test_a_prompt_broker_leaves_the_session_as_the_longest_wait() -> None:
+    """With a sweep every second a lost slot waits for the session only, and no advice is given."""
+    text = takeover_text({}, {1: {SWEEP: "1000"}})
+    assert text == "restarted within 3 s if its slot starts again, else taken over within 13 s"
+
+
+def test_a_broker_with_the_default_sweep_is_advised() -> None:
+    """With the default sweep an open transaction is the longest wait, and the setting that shortens it is named."""
+    text = takeover_text({}, {1: {SWEEP: "10000"}})
+    assert "taken over within 21 s" in text
+    assert f"{SWEEP}=1000" in text
+
+
+def test_the_slowest_broker_counts() -> None:
+    """Any broker may hold the transaction."""
+    assert "within 29 s" in takeover_text({"transaction.timeout.ms": 6_000}, {1: {SWEEP: "1000"}, 2: {SWEEP: "20000"}})
+
+
+def test_the_new_protocol_waits_for_the_brokers_session() -> None:
+    """Under KIP-848 the time-out is the broker's, and a restarted member waits for it too."""
+    text = takeover_text({"group.protocol": "consumer"}, {1: {SWEEP: "1000", CONSUMER_SESSION: "45000"}})
+    assert text.startswith("restarted within 45 s")
+    assert "within 48 s" in text
