@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from headrace import models, testing
     from headrace.definition import App, Pipeline
     from headrace.errors import DefinitionError, HeadraceError
     from headrace.expression import Expression, col
@@ -35,10 +36,12 @@ __all__ = [
     "max",
     "mean",
     "min",
+    "models",
     "seconds_since_last",
     "share",
     "std",
     "sum",
+    "testing",
 ]
 
 _HOMES = {
@@ -52,9 +55,14 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
+_MODULES = ("models", "testing")
+"""Modules that are reached as `hr.models.stamp(...)` and `hr.testing.Driver(...)`."""
+
 if not TYPE_CHECKING:  # a type checker sees the imports above, and so knows which names do not exist
 
     def __getattr__(name: str) -> object:
+        if name in _MODULES:
+            return import_module(f"headrace.{name}")
         if name not in _HOME_OF:
             raise AttributeError(f"headrace has no public name {name!r}; it has {', '.join(__all__)}")
         found = getattr(import_module(_HOME_OF[name]), name)
