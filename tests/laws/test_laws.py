@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from inspect import unwrap
 
 import numpy as np
 import pytest
@@ -80,8 +81,8 @@ def test_merging_nothing(entry: Aggregation) -> None:
     nothing = (0.0, 0.0, 0.0, 0.0, 0.0)
     for number in (-0.0, 0.0, 1.5, -1e300):
         amount = (1.0, number, 0.0, number, number)
-        assert [math.copysign(1.0, one) for one in merge.py_func(nothing, amount, 15)] == [math.copysign(1.0, one) for one in amount]
-    assert finish.py_func(entry.code, nothing, -7.0) == -7.0
+        assert [math.copysign(1.0, one) for one in unwrap(merge)(nothing, amount, 15)] == [math.copysign(1.0, one) for one in amount]
+    assert unwrap(finish)(entry.code, nothing, -7.0) == -7.0
 
 
 @each_entry

@@ -32,7 +32,8 @@ the constants that come from elsewhere never change their meaning. No fast-math:
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numba
 
@@ -40,10 +41,27 @@ from headrace.features.aggregation import COUNT, LAST, MAX, MEAN, MIN, NEEDS_MAX
 from headrace.features.tables import Arena, Events, Parsed, Plan, Record, Records, Rows
 from headrace.types import NO_WATERMARK_MS, Float64s, Int64s
 
-entry = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=False)
-_UNSEEN: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "nogil": True, "error_model": "numpy", "fastmath": False}
-inner = numba.njit(**_UNSEEN)
-"""Called by compiled code only, and part of it: the cache keeps the entry points whole."""
+_F = TypeVar("_F", bound=Callable[..., Any])
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": False}
+
+
+def entry(function: _F) -> _F:
+    """Compile a function that Python calls, once for an installation: numba's cache keeps it, with everything it calls.
+
+    Where the cache can be kept nowhere (everything is read-only and `NUMBA_CACHE_DIR` is not set) each process compiles for itself.
+    """
+    try:
+        found: _F = numba.njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError:
+        found = numba.njit(**_OPTIONS)(function)
+    return found
+
+
+def inner(function: _F) -> _F:
+    """Compile a function that only compiled code calls."""
+    found: _F = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)  # type: ignore[call-overload]
+    return found
+
 
 NONE_MS = NO_WATERMARK_MS
 """The time of what has not happened."""

@@ -24,22 +24,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import StoreRefused
 from headrace.features.aggregation import NEEDS_MAX, NEEDS_MIN, NEEDS_SQUARES, NEEDS_SUM
+from headrace.features.kernel import entry, inner
 from headrace.features.tables import CELL, Arena, Parsed, Plan, Record, Records, Rows, plan_of
 from headrace.features.view import STATE_LAYOUT_VERSION, FeatureView
 from headrace.types import NO_WATERMARK_MS, Int64s
-
-entry = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=False)
-_UNSEEN: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "nogil": True, "error_model": "numpy", "fastmath": False}
-inner = numba.njit(**_UNSEEN)
-"""Called by compiled code only, and part of it: the cache keeps the entry points whole."""
 
 Bytes = NDArray[np.uint8]
 
