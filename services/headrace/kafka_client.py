@@ -8,7 +8,8 @@ out only when a client is made.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -95,6 +96,28 @@ _MEANING: Mapping[type[HeadraceError], tuple[int, ...]] = {
 _BY_CODE = {code: meaning for meaning, codes in _MEANING.items() for code in codes}
 _MAYBE_A_CUT = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
 """Reported also when a broker goes away in the middle of a handshake."""
+_CUT = re.compile(r"disconnect|transport failure|timed out|connection reset", re.IGNORECASE)
+"""What the text says then."""
+
+_CREDENTIALS = "check sasl.mechanism, sasl.username and sasl.password in kafka.properties"
+_ADVICE: Mapping[int, str] = {
+    KafkaError._AUTHENTICATION: _CREDENTIALS,
+    KafkaError.SASL_AUTHENTICATION_FAILED: _CREDENTIALS,
+    KafkaError.UNSUPPORTED_SASL_MECHANISM: _CREDENTIALS,
+    KafkaError._SSL: "ssl.ca.location in kafka.properties must name the authority that signed the broker's certificate; a broker that "
+    "asks for ours needs ssl.certificate.location and ssl.key.location too",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "a worker's principal needs the ACLs Read on its sources, Write and Describe on its predictions "
+    "and dead letters; `headrace apply` needs Create, Read, Write, Describe and DescribeConfigs on all topics of the app",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "our principal needs the ACL Read on the group; it is called like the app",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "a worker's principal needs the ACLs Write and Describe on transactional ids "
+    "that begin with the app's name and a dot",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "our principal needs an ACL on the cluster for this",
+}
+"""What mends a refusal; said behind it."""
+
+KNOCK_S = 5.0
+"""How long a broker may take until it has let us in."""
+KNOCK_PAUSE_S = 0.02
 
 _SHARED = (
     "bootstrap.servers",
@@ -132,13 +155,47 @@ def make(kind: type[Client], properties: Mapping[str, Any]) -> Client:
         raise SettingsError(f"Kafka client: {reason(error).str()}") from error
 
 
-def make_admin(properties: Properties) -> AdminClient:
-    """An admin client, from properties that may be meant for other clients too. Raises `SettingsError`."""
-    shared = {name: value for name, value in properties.items() if name.startswith(_SHARED) or name in _SHARED}
+def make_admin(properties: Properties, on_error: Callable[[KafkaError], None] | None = None) -> AdminClient:
+    """An admin client, from properties that may be meant for other clients too. Raises `SettingsError`.
+
+    `on_error` hears inside its `poll` what happens to its connections.
+    """
+    shared: dict[str, Any] = {name: value for name, value in properties.items() if name.startswith(_SHARED) or name in _SHARED}
+    if on_error is not None:
+        shared["error_cb"] = on_error
     try:
         return AdminClient({**shared, "log_level": 2})  # nobody polls it: its log lines would never be read
     except KafkaException as error:
         raise SettingsError(f"Kafka client: {reason(error).str()}") from error
+
+
+def knock(properties: Properties) -> None:
+    """See that a broker is there and takes us as who we say we are.
+
+    Without this a wrong password looks like a broker that does not answer, until a time-out. Raises `BrokerRefused` as soon as TLS or the
+    broker says no, `TransientError` when it is away, both with the reason; `SettingsError`.
+    """
+    refuse_fixed(properties)
+    doing = f"connecting to Kafka at {properties['bootstrap.servers']}"
+    heard: list[KafkaError] = []
+    admin = make_admin(properties, heard.append)
+    asked = admin.describe_cluster(request_timeout=KNOCK_S)
+    while True:
+        over = asked.done()
+        admin.poll(0 if over else KNOCK_PAUSE_S)
+        refusals = [found for found in (translate(error, doing) for error in heard) if isinstance(found, BrokerRefused)]
+        if refusals:
+            raise refusals[0]
+        if over:
+            break
+    try:
+        asked.result()
+    except KafkaException as error:
+        causes = [one for one in heard if one.code() != KafkaError._ALL_BROKERS_DOWN]
+        if not causes:
+            advice = "is security.protocol in kafka.properties the one that is spoken there?"
+            raise TransientError(f"{doing}: no answer within {KNOCK_S:g} s; {advice} ({reason(error).str()})") from error
+        raise translate(causes[-1], doing) from error
 
 
 def answer(future: Future[Answer], doing: str) -> Answer:
@@ -156,17 +213,18 @@ def reason(error: KafkaException) -> KafkaError:
 
 
 def translate(error: KafkaError, doing: str, *, was_let_in: bool = False) -> HeadraceError:
-    """Our exception for a librdkafka error: what was being done, and what it said.
+    """Our exception for a librdkafka error: what was being done, what it said, and what mends it.
 
     `was_let_in`: the broker has taken our credentials before, so a broken handshake is a broker that went away.
     """
     code = _inner_code(error)
     meaning = _BY_CODE.get(code, TransientError)
-    if was_let_in and code in _MAYBE_A_CUT:
+    if code in _MAYBE_A_CUT and (was_let_in or _CUT.search(error.str())):
         meaning = TransientError
     if meaning is TransientError and (error.fatal() or code == KafkaError._FATAL):
         meaning = FatalError
-    return meaning(f"{doing}: {error.str()} ({error.name()})")
+    advice = f"; {_ADVICE[code]}" if meaning is BrokerRefused and code in _ADVICE else ""
+    return meaning(f"{doing}: {error.str()} ({error.name()}){advice}")
 
 
 def _inner_code(error: KafkaError) -> int:

@@ -1,8 +1,8 @@
 """What a worker asks of the broker beside consuming: through the admin client, so that any thread may ask at any time.
 
-The consumer could answer most of it, but takes ten times as long (5 to 15 ms against 1), needs its whole time-out to say that a transaction is
-pending, and must not be asked while another thread closes it. The id of a topic is watched: one that is deleted and made again under its
-name goes on flowing at the old position, without an error.
+The consumer could answer most of it, but takes ten times as long (5 to 15 ms against 1), needs its whole time-out to say that a
+transaction is pending, and must not be asked while another thread closes it. The id of a topic is watched: one that is deleted and made
+again under its name goes on flowing at the old position, without an error.
 """
 
 from __future__ import annotations

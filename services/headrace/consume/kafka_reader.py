@@ -131,4 +131,3 @@ def _raise_errors(messages: Iterable[Message]) -> None:
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise BrokerRefused(f"{message.topic()}-{message.partition()} does not hold offset {message.offset()}: {error.str()}")
         raise translate(error, "reading")
-

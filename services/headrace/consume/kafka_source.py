@@ -1,8 +1,9 @@
 """`RecordSource` on Kafka, through librdkafka's consumer.
 
-librdkafka has no state "assigned, but not flowing", so a partition that the group gives us is taken note of and nothing else; `start_at`
-adds it to what is fetched, at an offset of ours, so librdkafka never looks for one itself. Found on a real broker while making this:
+librdkafka has no state "assigned, but not flowing": a partition that the group gives us is taken at its end and paused, and `start_at` puts
+it where we want it, so librdkafka never looks for an offset itself. Found on a real broker while making this:
 
+- A partition that is ours must be in librdkafka's assignment: with an empty one `close` never came back from its own callback.
 - `seek` works only on a partition that is being fetched, after `pause` and `resume` the fetcher may sleep for another second, and a
   position outside the log leaves a partition in a state that `seek` refuses. Taking the partition out and putting it in again (`_place`)
   works from every state, in 1 to 2 ms, and drops what was fetched. It is done inside `poll` alone, right after the callbacks: librdkafka
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from headrace import commit_metadata
@@ -51,6 +52,7 @@ _FIXED: Properties = {
     "enable.partition.eof": True,
 }
 TOPIC_WATCH_MS = 5_000
+LEAVE_S = 5.0
 _STATISTICS_MS = 5_000
 
 _OUTSIDE_THE_LOG = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION})
@@ -81,8 +83,6 @@ class KafkaSource:
         self._only_topic: str | None = None
         self._owned: set[TopicPartition] = set()
         """What the group gave us."""
-        self._placed: set[TopicPartition] = set()
-        """What librdkafka fetches, paused or not."""
         self._flowing: set[TopicPartition] = set()
         """Whose records are let through."""
         self._next: dict[TopicPartition, int] = {}
@@ -90,6 +90,8 @@ class KafkaSource:
         self._wanted: dict[TopicPartition, int] = {}
         """Where the next poll is to place a partition."""
         self._trouble: HeadraceError | None = None
+        self._fatal = False
+        self._closed = False
 
     def start(self, topics: Sequence[str], listener: RebalanceListener) -> None:
         """Join the group."""
@@ -107,7 +109,7 @@ class KafkaSource:
             # What was fetched before this is lost to us: go on from where the last answer ended.
             self._wanted.update((name, self._next[name]) for name in self._flowing if name not in self._wanted)
             raise
-        if list(map(Message.error, messages)).count(None) != len(messages):
+        if any(map(Message.error, messages)):
             messages = self._sort_out(messages, drain)
         for batch in record_batches(messages, self._only_topic):
             drain.batches.append(self._keep_flowing(batch))
@@ -127,7 +129,7 @@ class KafkaSource:
         """Stop the flow of a partition."""
         self._wanted.pop(partition, None)
         self._flowing.discard(partition)
-        if partition in self._placed:
+        if partition in self._owned:
             self._consumer.pause([KafkaPartition(*partition)])
 
     def group(self) -> GroupMetadata:
@@ -176,9 +178,15 @@ class KafkaSource:
         return not refused
 
     def close(self, *, leave: bool) -> None:
-        """Give the partitions back (`revoked` is called) and close; a static member stays in the group unless it leaves."""
-        if leave:
+        """Give the partitions back (`revoked` is called) and close; a static member stays in the group unless it leaves. Twice is once."""
+        if self._closed:
+            return
+        self._closed = True
+        if leave and not self._fatal:
             self._consumer.unsubscribe()
+            deadline = time.monotonic() + LEAVE_S
+            while self._owned and time.monotonic() < deadline:  # closed at once, it would stay
+                self._consumer.poll(0.05)
         self._consumer.close()
 
     # ------------------------------------------------------------------------------------------------------------- polling
@@ -202,12 +210,13 @@ class KafkaSource:
 
     def _place(self, partition: TopicPartition, offset: int) -> None:
         """Fetch a partition from an offset on, whatever became of it before."""
-        if partition in self._placed:
+        try:
             self._consumer.incremental_unassign([KafkaPartition(*partition)])
-            self._placed.remove(partition)
+        except KafkaException as error:
+            if reason(error).code() != KafkaError._INVALID_ARG:  # which says that it is out already
+                raise
+        self._consumer.resume([KafkaPartition(*partition)])  # a pause outlives that; lifted after the next line it costs a second
         self._consumer.incremental_assign([KafkaPartition(*partition, offset)])
-        self._placed.add(partition)
-        self._consumer.resume([KafkaPartition(*partition)])
         self._next[partition] = offset
         self._flowing.add(partition)
 
@@ -276,8 +285,10 @@ class KafkaSource:
 
     def _assigned(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         names = _names(partitions)
-        consumer.incremental_assign([])  # the answer the group waits for; nothing is fetched yet
+        consumer.incremental_assign([KafkaPartition(*name, OFFSET_END) for name in names])
         self._owned.update(names)
+        for name in names:
+            self.pause(name)
         if names:
             self._told().assigned(names)
 
@@ -297,8 +308,7 @@ class KafkaSource:
             if names:
                 tell(names)
         finally:
-            consumer.incremental_unassign([KafkaPartition(*name) for name in names if name in self._placed])
-            self._placed.difference_update(names)
+            consumer.incremental_unassign([KafkaPartition(*name) for name in names])
 
     def _told(self) -> RebalanceListener:
         if self._listener is None:
@@ -308,6 +318,7 @@ class KafkaSource:
     def _note(self, error: KafkaError) -> None:
         """An error without a caller: the worst of them is raised by the next poll that has no records. One broker that is away is none."""
         found = translate(error, "Kafka", was_let_in=bool(self._owned))
+        self._fatal = self._fatal or error.code() == KafkaError._FATAL
         if isinstance(found, TransientError) and error.code() != KafkaError._ALL_BROKERS_DOWN:
             return
         if self._trouble is None or isinstance(self._trouble, TransientError):
@@ -315,8 +326,14 @@ class KafkaSource:
 
     def _raise_trouble(self) -> None:
         trouble, self._trouble = self._trouble, None
-        if trouble is not None:
-            raise trouble
+        if trouble is None:
+            return
+        if self._fatal and self._owned:
+            lost, self._owned = sorted(self._owned), set()
+            self._flowing.clear()
+            self._wanted.clear()
+            self._told().lost(lost)
+        raise trouble
 
     def _measured(self, text: str) -> None:
         """Statistics of librdkafka, as JSON."""

@@ -30,6 +30,7 @@ Answer = TypeVar("Answer")
 class _Flow:
     """How far an assigned partition is; it does not flow before `start_at`."""
 
+    topic_id: str = ""
     position: int = 0
     flowing: bool = False
     told_end: int = -1
@@ -103,7 +104,7 @@ class MemorySource:
             self._flows[partition].flowing = False
             self._later[partition] = offset
         else:
-            self._flows[partition] = _Flow(offset, flowing=True)
+            self._flows[partition] = _Flow(self._log.topic_id(partition.topic), offset, flowing=True)
 
     def pause(self, partition: TopicPartition) -> None:
         """Stop the flow of a partition."""
@@ -235,6 +236,11 @@ class MemorySource:
     def _fetch(self, partition: TopicPartition, limit: int, taken: list[tuple[TopicPartition, Slice]], drain: Drain) -> int:
         flow = self._flows[partition]
         if not flow.flowing:
+            return 0
+        topic_id = self._log.topic_id(partition.topic)
+        if topic_id != flow.topic_id:
+            flow.flowing = False
+            drain.broken[partition] = f"topic {partition.topic} was deleted and made again: its id is {topic_id}, it was {flow.topic_id}"
             return 0
         found = self._log.fetch(partition, flow.position, limit)
         if found is None:

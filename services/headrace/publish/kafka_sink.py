@@ -1,0 +1,258 @@
+"""`RecordSink` on Kafka: with transactions, and at least once.
+
+A transactional sink is as good as its handling of errors. A commit answers only what is certain:
+
+    no error                                        COMMITTED
+    the transaction must be aborted (a rebalance,   abort; ABORTED if that was certain
+    a record that was not taken, a time-out ...)
+    fatal, and it says that we are fenced           FENCED
+    anything else                                   UNKNOWN
+
+After FENCED and UNKNOWN nothing but `open` helps: a new producer with the same id aborts what may be pending. librdkafka has no KIP-890:
+the request that ends a transaction, once delayed on a broken connection, can end the *next* one. So when a connection broke or the commit
+took longer than a request may take, the answer stands, and `begin` makes a new producer first.
+
+Limits: `commit` and `abort` wait as long as `transaction.timeout.ms` for a broker that is away, and try again twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from headrace import commit_metadata
+from headrace.consume.record_source import GroupMetadata
+from headrace.errors import TransientError
+from headrace.kafka_client import Properties, reason, refuse_fixed, translate
+from headrace.publish.kafka_outbox import KafkaOutbox
+from headrace.publish.record_sink import CommitResult
+from headrace.types import OutRecords, Position, TopicPartition
+
+_DEFAULTS: Properties = {
+    "compression.type": "zstd",
+    "linger.ms": 5,
+    "queue.buffering.max.kbytes": 65_536,
+}
+_TRANSACTIONAL_DEFAULTS: Properties = {
+    "transaction.timeout.ms": 8_000,
+    "retry.backoff.ms": 1,  # the pause after "the last transaction still ends", which every small one meets: by default 100
+    "retry.backoff.max.ms": 5,
+}
+_FIXED: Properties = {
+    "enable.idempotence": True,
+    "acks": "all",
+    "partitioner": "murmur2_random",
+    "delivery.report.only.error": True,
+}
+_TRIES = 3
+_OPEN_S, _OPEN_SLICE_S = 20.0, 1.0
+"""How long `open` tries, and after how long it looks whether it was refused."""
+_FENCED = frozenset(
+    {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.TRANSACTION_COORDINATOR_FENCED}
+)
+
+
+class KafkaTransactionalSink:
+    """A transactional producer. `transactional_id` is `<app>.<slot>`: stable, and nobody else's."""
+
+    def __init__(self, properties: Properties, *, transactional_id: str) -> None:
+        refuse_fixed(properties)
+        self._configuration: dict[str, Any] = {
+            **_DEFAULTS,
+            **_TRANSACTIONAL_DEFAULTS,
+            "client.id": f"headrace-{transactional_id}",
+            **properties,
+            **_FIXED,
+            "transactional.id": transactional_id,
+        }
+        timeout_ms = int(self._configuration["transaction.timeout.ms"])
+        self._request_s = int(self._configuration.setdefault("socket.timeout.ms", max(1_000, timeout_ms - 100))) / 1_000
+        self._id = transactional_id
+        self._outbox: KafkaOutbox | None = None
+        self._let_in = False
+        self._worn = False
+        self._begun = False
+
+    def open(self) -> None:
+        """A new producer: it fences the older ones and aborts what they left pending."""
+        self.close()
+        opening = KafkaOutbox(self._configuration, let_in=self._let_in)
+        doing = f"opening {self._id}"
+        deadline = time.monotonic() + _OPEN_S
+        while True:
+            try:
+                opening.producer.init_transactions(_OPEN_SLICE_S)
+            except KafkaException as error:
+                opening.serve()
+                opening.raise_refused()
+                if not reason(error).retriable():
+                    raise translate(reason(error), doing, was_let_in=self._let_in) from error
+                if time.monotonic() > deadline:
+                    raise TransientError(f"{doing}: {reason(error).str()}") from error
+            else:
+                break
+        self._let_in = True
+        self._outbox, self._worn = opening, False
+
+    def begin(self) -> None:
+        """Begin a transaction, with a new producer where the old one may have a request out there. Raises `TransientError`."""
+        if self._outbox is None or self._begun:
+            raise ValueError("begin() needs an open sink without a transaction")
+        if self._worn:
+            self.open()
+        self._outbox.serve()
+        self._outbox.shaken = False
+        try:
+            self._outbox.producer.begin_transaction()
+        except KafkaException as error:
+            raise TransientError(f"beginning a transaction of {self._id}: {reason(error).str()}") from error
+        self._begun = True
+
+    def send(self, records: OutRecords) -> None:
+        """Queue records of one topic."""
+        self._inside().send(records)
+
+    def commit(self, offsets: Mapping[TopicPartition, Position], group: GroupMetadata) -> CommitResult:
+        """Send the offsets, then end the transaction. Raises `BrokerRefused` when it was aborted and would be again, for ever."""
+        outbox = self._inside()
+        wanted = [KafkaPartition(*name, found.offset, commit_metadata.as_text(found)) for name, found in offsets.items()]
+        began = time.monotonic()
+        try:
+            if wanted:
+                _insist(lambda: outbox.producer.send_offsets_to_transaction(wanted, group))
+            _insist(outbox.producer.commit_transaction)
+        except KafkaException as error:
+            result = self._failed(reason(error))
+        else:
+            result = self._over(CommitResult.COMMITTED)
+        outbox.serve()
+        self._worn = self._worn or outbox.shaken or time.monotonic() - began > self._request_s
+        if result is not CommitResult.COMMITTED:
+            outbox.raise_refused()
+        return result
+
+    def abort(self) -> CommitResult:
+        """Abort what was sent; UNKNOWN when there is no transaction that could be, so that `open` follows."""
+        if self._outbox is None or not self._begun:
+            return self._over(CommitResult.UNKNOWN)
+        try:
+            _insist(self._outbox.producer.abort_transaction)
+        except KafkaException as error:
+            fenced = reason(error).code() in _FENCED
+            return self._over(CommitResult.FENCED if fenced else CommitResult.UNKNOWN)
+        self._outbox.serve()
+        self._worn = self._worn or self._outbox.shaken
+        self._outbox.forget_failures()
+        return self._over(CommitResult.ABORTED)
+
+    def close(self) -> None:
+        """Throw the producer away; what is pending stays so until somebody opens a sink with our id, or it expires."""
+        if self._outbox is not None:
+            self._outbox.discard()
+        self._outbox, self._begun = None, False
+
+    def _inside(self) -> KafkaOutbox:
+        if self._outbox is None or not self._begun:
+            raise ValueError("begin() comes first")
+        return self._outbox
+
+    def _failed(self, error: KafkaError) -> CommitResult:
+        if error.fatal():
+            return self._over(CommitResult.FENCED if error.code() in _FENCED else CommitResult.UNKNOWN)
+        return self.abort() if error.txn_requires_abort() else self._over(CommitResult.UNKNOWN)
+
+    def _over(self, result: CommitResult) -> CommitResult:
+        """The transaction is over for us; after anything indefinite the producer is of no more use."""
+        self._begun = False
+        if result in {CommitResult.FENCED, CommitResult.UNKNOWN}:
+            self.close()
+        return result
+
+
+class KafkaAtLeastOnceSink:
+    """A producer without transactions: records are visible when delivered, offsets follow. Repeats are possible, losses are not.
+
+    `commit_offsets` commits for the group and says whether it took them: `KafkaSource.commit`.
+    """
+
+    def __init__(
+        self, properties: Properties, *, name: str, commit_offsets: Callable[[Mapping[TopicPartition, Position], GroupMetadata], bool]
+    ) -> None:
+        refuse_fixed(properties)
+        self._configuration: dict[str, Any] = {
+            **_DEFAULTS,
+            "message.timeout.ms": 8_000,
+            "client.id": f"headrace-{name}",
+            **properties,
+            **_FIXED,
+        }
+        self._commit_offsets = commit_offsets
+        self._let_in = False
+        self._outbox: KafkaOutbox | None = None
+
+    def open(self) -> None:
+        """A new producer; there is nobody to fence."""
+        self.close()
+        self._outbox = KafkaOutbox(self._configuration, let_in=self._let_in)
+
+    def begin(self) -> None:
+        """Nothing to begin; failures of an older batch are forgotten."""
+        self._opened().forget_failures()
+
+    def send(self, records: OutRecords) -> None:
+        """Queue records of one topic."""
+        self._opened().send(records)
+
+    def commit(self, offsets: Mapping[TopicPartition, Position], group: GroupMetadata) -> CommitResult:
+        """Wait until everything is delivered, then commit the offsets.
+
+        ABORTED: something was not delivered, or the group has moved on; no offset is committed and the batch will be sent again.
+        UNKNOWN: the offsets may be committed or not. Raises `BrokerRefused` when a record would be refused for ever.
+        """
+        outbox = self._opened()
+        while outbox.producer.flush(1.0):
+            outbox.raise_refused()
+        outbox.raise_refused()
+        if outbox.forget_failures():
+            return CommitResult.ABORTED
+        self._let_in = True
+        try:
+            return CommitResult.COMMITTED if self._commit_offsets(offsets, group) else CommitResult.ABORTED
+        except TransientError:
+            return CommitResult.UNKNOWN
+
+    def abort(self) -> CommitResult:
+        """Throw away what is still queued; what was delivered stays, no offset is committed."""
+        outbox = self._opened()
+        outbox.discard()
+        outbox.serve()
+        outbox.forget_failures()
+        return CommitResult.ABORTED
+
+    def close(self) -> None:
+        """Throw the producer away with what is queued."""
+        if self._outbox is not None:
+            self._outbox.discard()
+        self._outbox = None
+
+    def _opened(self) -> KafkaOutbox:
+        if self._outbox is None:
+            raise ValueError("open() comes first")
+        return self._outbox
+
+
+def _insist(call: Callable[[], None]) -> None:
+    """Call again what may be called again, as librdkafka says; it goes on where it was."""
+    for _ in range(_TRIES - 1):
+        try:
+            call()
+        except KafkaException as error:
+            if not reason(error).retriable():
+                raise
+        else:
+            return
+    call()
