@@ -222,6 +222,47 @@ def test_sweep() -> None:
     assert states.fold(batch_of([paid("a", edge_ms)], [4])).values.tolist() == [[1.0, 1.0, -1.0]]
 
 
+def swept_between(view: hr.FeatureView, first: Happening, *then: Happening) -> list[list[list[float]]]:
+    """The last vector of a fold in which a pack, and so a sweep, follows every event, and of one without any pack."""
+    found = []
+    for packing in (True, False):
+        store = DictStore([view])
+        states = ResidentStates(views=[view], read=store.read)
+        states.start(ZERO, {view.fp: 0}, NO_WATERMARK_MS)
+        values = []
+        for offset, one in enumerate([first, *then]):
+            values = states.fold(batch_of([one], [offset])).values.tolist()
+            if packing:
+                store.apply(states.pack({ZERO: offset + 1}))
+        found.append(values)
+    return found
+
+
+def test_no_sweep_while_a_time_decides() -> None:
+    """An entity of which no window sees anything stays while its newest event is younger than the horizon: it decides as-of times."""
+    absent = hr.FeatureView("v", entity="card", source=SOURCE, features=[hr.count(over="2s", pane="2s", where=hr.col("amount") > 0)])
+    swept, kept = swept_between(absent, paid("a", 0, -1.0), paid("a", -9_000, 1.0))
+    assert swept == kept == [[0.0]]
+
+
+def test_no_sweep_while_a_newest_event_is_seen() -> None:
+    """A newest event may be seen for longer than any pane; until then its entity stays, and not a millisecond longer."""
+    view = hr.FeatureView(
+        "v", entity="card", source=SOURCE, features=[hr.count(over="2s", pane="2s"), hr.last("amount", over="1h", empty=-1)]
+    )
+    hour_ms = 3_600_000
+    for after_ms, last in ((hour_ms - 1, 1.0), (hour_ms, -1.0)):
+        swept, kept = swept_between(view, paid("a"), paid("b", after_ms), paid("a", after_ms))
+        assert swept == kept == [[1.0, last]]
+    store = DictStore([view])
+    states = ResidentStates(views=[view], read=store.read)
+    states.start(ZERO, {view.fp: 0}, NO_WATERMARK_MS)
+    for offset, one in enumerate([paid("a"), paid("b", hour_ms + 9_999), paid("b", hour_ms + 10_000)]):
+        states.fold(batch_of([one], [offset]))
+        store.apply(states.pack({ZERO: offset + 1}))
+        assert store.deleted == (offset == 2)
+
+
 def test_late_only_entities_leave_no_trace() -> None:
     """An entity that only late events name gets no state; its row leaves memory without a deletion."""
     store = DictStore(BOTH)
