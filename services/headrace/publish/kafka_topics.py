@@ -130,7 +130,8 @@ class KafkaTopics:
         """Commit the offsets at which a group that nobody is in begins. Raises `BrokerRefused` while it has members.
 
         The first group of a new cluster waits for the topic of all groups to be made: until then nobody coordinates it, and the client
-        may wait for an answer that never comes. Setting offsets twice is setting them once, so it is asked again.
+        may wait for an answer that never comes. And who coordinates it may hear of a new topic later than others. Setting offsets twice
+        is setting them once, so it is asked again.
         """
         deadline = time.monotonic() + ANSWER_S
         while True:
@@ -157,6 +158,8 @@ class KafkaTopics:
             if one.error is not None:
                 if one.error.code() in _HAS_MEMBERS:
                     raise BrokerRefused(f"{doing}: it has members; stop every worker of the app first")
+                if one.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise TransientError(f"{doing}: {one.topic}-{one.partition} is not known there")
                 raise translate(one.error, doing)
 
     def broker_settings(self) -> dict[int, dict[str, str]]:
