@@ -72,6 +72,7 @@ class Layout:
     redis_port: int | None
     redis_program: str | None
     heap_mb: int
+    kafka_listeners: dict[str, list[int]] = field(default_factory=dict)
     kafka_properties: dict[str, str] = field(default_factory=dict)
     redis_settings: dict[str, str] = field(default_factory=dict)
 
@@ -180,9 +181,10 @@ class KafkaServer(Server):
         layout = self._layout
         brokers = len(layout.kafka_ports)
         copies, in_sync = str(min(brokers, 3)), str(2 if brokers >= 3 else 1)  # noqa: PLR2004 - two of three is what survives the loss of one
+        ports = {"PLAINTEXT": layout.kafka_ports, "CONTROLLER": layout.controller_ports, **layout.kafka_listeners}
         return {
             "node.id": str(self.node),
-            "listeners": f"PLAINTEXT://{self.address},CONTROLLER://{HOST}:{layout.controller_ports[self.node - 1]}",
+            "listeners": ",".join(f"{listener}://{HOST}:{numbers[self.node - 1]}" for listener, numbers in ports.items()),
             "controller.quorum.voters": ",".join(f"{node}@{HOST}:{port}" for node, port in enumerate(layout.controller_ports, start=1)),
             "log.dirs": str(self.folder / "log"),
             "default.replication.factor": copies,
@@ -308,6 +310,7 @@ class Stack:
         redis: bool = True,
         redis_port: int | None = None,
         redis_program: str | None = None,
+        kafka_listeners: Mapping[str, Sequence[int]] | None = None,
         kafka_properties: Mapping[str, str] | None = None,
         redis_settings: Mapping[str, str] | None = None,
         heap_mb: int | None = None,
@@ -315,9 +318,10 @@ class Stack:
     ) -> Stack:
         """Start what is not running of the folder's stack, making it first if there is none, and wait until all of it is ready.
 
-        Ports that are not given are free ones. `brokers` may be 0 for Redis alone; `kafka_properties` and `redis_settings` come on top
-        of the usual settings. Called again it changes nothing that runs. Raises `MissingProgram`, or `FatalError` when the folder's
-        stack has another number of brokers, a port is taken or a server does not come up; what it started is then ended again.
+        Ports that are not given are free ones. `brokers` may be 0 for Redis alone; `kafka_listeners` (SSL, SASL_SSL, ...: a port for
+        each broker) stand beside the usual one, `kafka_properties` and `redis_settings` come on top of the usual settings. Called again
+        it changes nothing that runs. Raises `MissingProgram`, or `FatalError` when the folder's stack has another number of brokers, a
+        port is taken or a server does not come up; what it started is then ended again.
         """
         folder = folder.absolute()
         folder.mkdir(parents=True, exist_ok=True)
@@ -330,6 +334,7 @@ class Stack:
                     redis_port=(redis_port or free_port()) if redis else None,
                     redis_program=redis_program,
                     heap_mb=heap_mb or (1024 if brokers == 1 else 512),
+                    kafka_listeners={listener: list(ports) for listener, ports in (kafka_listeners or {}).items()},
                     kafka_properties=dict(kafka_properties or {}),
                     redis_settings=dict(redis_settings or {}),
                 )
