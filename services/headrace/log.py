@@ -21,7 +21,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 HIDDEN = "***"
 
-_TELLING = re.compile(r"passw|secret|token|credential|private.?key", re.IGNORECASE)
+_TELLING = re.compile(r"passw|passphrase|secret|token|credential|private.?key", re.IGNORECASE)
 _SHORTEST = 3
 
 
@@ -57,9 +57,18 @@ class Redaction:
         return told | kept
 
 
+_known = Redaction()
+
+
+def without_secrets(text: str) -> str:
+    """A text without the secrets that `set_up` was told, for what is said beside the log."""
+    return _known.text(text)
+
+
 def set_up(*, level: str = "info", style: str = "json", secrets: Iterable[str] = (), stream: IO[str] | None = None) -> None:
     """Send every event of `level` and above to `stream` (standard error), as "json" or as text for a "console"."""
-    redaction = Redaction(secrets)
+    global _known  # noqa: PLW0603 - one log a process, as everything that is set up here
+    _known = redaction = Redaction(secrets)
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_plus, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
@@ -37,7 +37,7 @@ FILE_VARIABLE = "HEADRACE_CONFIG"
 
 Property = str | int | float | bool
 
-_SECRET_NAME = re.compile(r"passw|secret|token|\.pem$|credential|jaas", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"passw|passphrase|secret|token|\.pem$|credential|jaas|sasl\.oauthbearer\.config", re.IGNORECASE)
 _NAMES_OF_KUBERNETES = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)?)")
 """What Kubernetes puts into the environment of every pod beside a service that is called `headrace...`."""
 
@@ -87,7 +87,7 @@ class KafkaSettings(_Section):
     properties: dict[str, Property] = Field(
         default_factory=dict,
         repr=False,
-        description="Any librdkafka property, for consumer, producer and admin client: security, addresses, sizes.",
+        description="Any librdkafka property, for consumer, producer and admin client: security.protocol, sasl.*, ssl.*, sizes.",
     )
     consumer_properties: dict[str, Property] = Field(
         default_factory=dict, repr=False, description="Properties of the consumer only; they win over kafka.properties."
@@ -174,12 +174,11 @@ class Settings(_Section):
         """Every secret value there is, for `log.set_up` and whatever else must never print one."""
         tables = (self.kafka.properties, self.kafka.consumer_properties, self.kafka.producer_properties)
         found = [str(value) for table in tables for name, value in table.items() if _SECRET_NAME.search(name)]
-        in_url = urlsplit(self.redis.url).password
-        if in_url:
-            found += [in_url, unquote(in_url)]
+        for in_url in _secrets_in_url(self.redis.url):
+            found += [in_url, unquote(in_url), unquote_plus(in_url)]
         if self.redis.password is not None:
             found.append(self.redis.password.get_secret_value())
-        return [secret for secret in found if secret]
+        return [secret for secret in dict.fromkeys(found) if secret]
 
 
 class _Environment(Settings, BaseSettings):
@@ -317,12 +316,20 @@ def _text(name: str, value: object) -> str:
         return ""
     if isinstance(value, SecretStr) or _SECRET_NAME.search(name):
         return HIDDEN
-    return _without_password(str(value)) if name == "redis.url" else str(value)
+    return _without_secrets(str(value)) if name == "redis.url" else str(value)
 
 
-def _without_password(url: str) -> str:
-    password = urlsplit(url).password
-    return url.replace(f":{password}@", f":{HIDDEN}@", 1) if password else url
+def _secrets_in_url(url: str) -> list[str]:
+    """The password before the host, and whatever the query names like one; as they are written there."""
+    parts = urlsplit(url)
+    named = [option.partition("=") for option in parts.query.split("&")]
+    return [secret for secret in (parts.password, *(value for name, _, value in named if _SECRET_NAME.search(name))) if secret]
+
+
+def _without_secrets(url: str) -> str:
+    for secret in _secrets_in_url(url):
+        url = url.replace(f":{secret}@", f":{HIDDEN}@", 1).replace(f"={secret}", f"={HIDDEN}")
+    return url
 
 
 def _near(name: str, known: Iterable[str]) -> str:

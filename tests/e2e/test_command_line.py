@@ -97,6 +97,17 @@ def test_a_defect_of_ours_is_not_hidden() -> None:
         with_one_line(call, debug=False)
 
 
+def test_no_error_shows_a_secret(tmp_path: Path) -> None:
+    """A secret in the text of an error, or in the traceback of a defect, is cut out of what the command shows."""
+    (tmp_path / "spilling.py").write_text("raise RuntimeError('canary in a defect')\n", encoding="utf-8")
+    environment = {"HEADRACE_REDIS__PASSWORD": "canary", "PYTHONPATH": os.pathsep.join((str(SERVICES), str(tmp_path)))}
+    command = [sys.executable, "-m", "headrace", "run", "worker", "--app", "spilling:app"]
+    spilt = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
+    assert spilt.returncode == 1
+    assert "RuntimeError: *** in a defect" in spilt.stderr
+    assert "canary" not in spilt.stderr
+
+
 def test_debug_lets_the_error_through() -> None:
     """With --debug the error itself comes out."""
 

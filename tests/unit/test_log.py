@@ -21,6 +21,7 @@ def quiet_afterwards() -> Iterator[None]:
     root.handlers[:], root.level = before
     logging.captureWarnings(capture=False)
     structlog.reset_defaults()
+    log._known = log.Redaction()
 
 
 def lines_of(stream: io.StringIO) -> list[dict[str, object]]:
@@ -89,6 +90,13 @@ def test_fields_with_a_telling_name_are_blanked() -> None:
     (event,) = lines_of(stream)
     assert event["sasl.password"] == "***"
     assert (event["nested"], event["password"]) == ({"api_token": "***", "level": "x3"}, None)
+
+
+def test_what_is_said_beside_the_log_has_no_secrets_either() -> None:
+    """Once the log is set up, its secrets are cut out of any text that a command shows."""
+    assert log.without_secrets("the canary sings") == "the canary sings"
+    log.set_up(secrets=["canary"], stream=io.StringIO())
+    assert log.without_secrets("the canary sings") == "the *** sings"
 
 
 def test_longer_secrets_are_cut_out_first() -> None:

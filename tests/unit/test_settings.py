@@ -70,14 +70,15 @@ def test_tables_of_properties_are_laid_over_each_other(monkeypatch: pytest.Monke
 
 def test_secrets_are_hidden_everywhere_and_listed_for_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """No listing or representation of the settings holds a secret, and `secrets` names all of them."""
-    monkeypatch.setenv("HEADRACE_REDIS__URL", "redis://user:canary%2D1@host:6379/0")
+    monkeypatch.setenv("HEADRACE_REDIS__URL", "rediss://user:canary%2D1@host:6379/0?ssl_password=canary+5&db=0")
     monkeypatch.setenv("HEADRACE_REDIS__PASSWORD", "canary-2")
     monkeypatch.setenv("HEADRACE_KAFKA__CONSUMER_PROPERTIES", '{"ssl.key.password": "canary-3", "ssl.key.pem": "canary-4"}')
+    monkeypatch.setenv("HEADRACE_KAFKA__PROPERTIES", '{"sasl.oauthbearer.assertion.private.key.passphrase": "canary-6"}')
     loaded = load()
     everything = f"{loaded.shown()} {loaded.settings!r} {loaded!r}"
     assert "canary" not in everything
-    assert {row.name: row.value for row in loaded.shown()}["redis.url"] == "redis://user:***@host:6379/0"
-    assert set(loaded.settings.secrets()) == {"canary%2D1", "canary-1", "canary-2", "canary-3", "canary-4"}
+    assert {row.name: row.value for row in loaded.shown()}["redis.url"] == "rediss://user:***@host:6379/0?ssl_password=***&db=0"
+    assert set(loaded.settings.secrets()) == {f"canary{end}" for end in ("%2D1", "-1", "-2", "-3", "-4", "+5", " 5", "-6")}
 
 
 def test_misspelt_variable_is_refused_with_a_guess(monkeypatch: pytest.MonkeyPatch) -> None:

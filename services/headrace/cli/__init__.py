@@ -7,6 +7,8 @@ error and exit code 1, without a traceback unless `headrace --debug ...` asks fo
 from __future__ import annotations
 
 import importlib
+import sys
+import traceback
 from collections.abc import Callable
 from typing import Annotated
 
@@ -42,8 +44,18 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line of this process and end it."""
-    app(prog_name="headrace")
+    """Run the command line of this process and end it. Whatever it shows, secrets are cut out."""
+    try:
+        app(prog_name="headrace")
+    except Exception as error:  # noqa: BLE001 - not hidden, but shown whole
+        typer.echo(_without_secrets("".join(traceback.format_exception(error))), err=True, nl=False)
+        sys.exit(1)
+
+
+def _without_secrets(text: str) -> str:
+    from headrace.log import without_secrets
+
+    return without_secrets(text)
 
 
 def _version(wanted: bool) -> None:
@@ -87,7 +99,7 @@ def with_one_line(call: Callable[[], None], *, debug: bool) -> None:
     except HeadraceError as error:
         if debug:
             raise
-        typer.echo(f"headrace: {error}", err=True)
+        typer.echo(f"headrace: {_without_secrets(str(error))}", err=True)
     except ModuleNotFoundError as missing:
         library = (missing.name or "").partition(".")[0]
         if debug or library in {"", "headrace"}:
