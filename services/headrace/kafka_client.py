@@ -107,11 +107,11 @@ _ADVICE: Mapping[int, str] = {
     KafkaError._SSL: "ssl.ca.location in kafka.properties must name the authority that signed the broker's certificate; a broker that "
     "asks for ours needs ssl.certificate.location and ssl.key.location too",
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "a worker's principal needs the ACLs Read on its sources, Write and Describe on its predictions "
-    "and dead letters; `headrace apply` needs Create, Read, Write, Describe and DescribeConfigs on all topics of the app",
+    "and dead letters; `headrace apply` needs Create, Read, Write and DescribeConfigs on all topics of the app",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "our principal needs the ACL Read on the group; it is called like the app",
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "a worker's principal needs the ACLs Write and Describe on transactional ids "
     "that begin with the app's name and a dot",
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "our principal needs an ACL on the cluster for this",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "our principal needs an ACL on the cluster: DescribeConfigs to ask for the brokers' settings",
 }
 """What mends a refusal; said behind it."""
 

@@ -14,6 +14,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from types import FrameType
@@ -30,6 +31,7 @@ from headrace.features.late_share import LateShare
 from headrace.features.redis_connection import Tls
 from headrace.features.redis_store import RedisStore
 from headrace.features.warm_up import warm_up
+from headrace.kafka_client import knock
 from headrace.loop import Loop
 from headrace.metrics import Metrics
 from headrace.parts import Limits, Watch
@@ -116,8 +118,9 @@ class Worker:
         store = redis_store(self._app, self._settings)
         executors = thread_executors()
         try:
-            if not self._usable(store):
-                return
+            for name, ask in (("Redis", partial(self._greet, store)), ("Kafka", partial(knock, self._consumer_properties()))):
+                if not self._there(name, ask):
+                    return
             ports = self._ports(store)
             self._loop = self._assemble(ports, executors)
             self._warn_of_takeover()
@@ -134,29 +137,35 @@ class Worker:
             store.close()
             self._server.close()
 
-    def _usable(self, store: RedisStore) -> bool:
-        """Wait for the store, and announce who runs the slot; False when told to stop meanwhile."""
+    def _greet(self, store: RedisStore) -> None:
+        """See that the store may be used, and announce who runs the slot."""
+        for warning in store.check():
+            self._say("store warning", warning=warning)
+        store.announce(self._slot, self._identity)
+
+    def _there(self, name: str, ask: Callable[[], None]) -> bool:
+        """Ask a server until it is there; False when told to stop meanwhile. Raises what it refuses for good."""
         pause_ms = 200
         while not self._stopping:
             self._health.tick()
             try:
-                for warning in store.check():
-                    self._say("store warning", warning=warning)
-                store.announce(self._slot, self._identity)
+                ask()
             except TransientError as away:
-                self._health.report(waits_for=[f"Redis: {away}"])
-                self._once("redis away", reason=str(away))
+                self._health.report(waits_for=[f"{name}: {away}"])
+                self._once(f"{name.lower()} away", reason=str(away))
                 self._wake.wait(pause_ms / 1_000)
                 pause_ms = min(2 * pause_ms, 2_000)
             else:
                 return True
         return False
 
+    def _consumer_properties(self) -> dict[str, str | int | float | bool]:
+        return {**kafka_properties(self._settings), **self._settings.kafka.consumer_properties}
+
     def _ports(self, store: RedisStore) -> Ports:
         kafka = self._settings.kafka
-        consumer = {**kafka_properties(self._settings), **kafka.consumer_properties}
         producer = {"message.max.bytes": LARGEST_RECORD_BYTES, **kafka_properties(self._settings), **kafka.producer_properties}
-        source = KafkaSource(consumer, group=self._app.name, slot=self._slot, on_lag=self._lagging)
+        source = KafkaSource(self._consumer_properties(), group=self._app.name, slot=self._slot, on_lag=self._lagging)
         name = f"{self._app.name}.{self._slot}"
         sink: RecordSink
         if kafka.delivery is Delivery.EXACTLY_ONCE:
@@ -199,11 +208,11 @@ class Worker:
         )
 
     def _dead_letter_bytes(self) -> int:
-        """What the dead-letter topic takes; while the broker cannot be asked, what a topic takes by default."""
+        """What the dead-letter topic takes; where the broker does not tell us, what a topic takes by default."""
         try:
             found = KafkaTopics(kafka_properties(self._settings)).describe([self._app.dead_letters])[self._app.dead_letters]
         except HeadraceError as error:
-            self._say("broker away", reason=str(error))
+            self._say("dead-letter limit not known", reason=str(error))
             found = None
         largest = int(found.settings.get("max.message.bytes", 0)) if found else 0
         return (min(largest, LARGEST_RECORD_BYTES) or 1_048_588) - RECORD_ROOM_BYTES
@@ -213,8 +222,8 @@ class Worker:
         try:
             brokers = KafkaTopics(kafka_properties(self._settings)).broker_settings()
         except HeadraceError as error:
-            self._say("takeover time not known", reason=str(error))
-            return
+            self._say("broker settings not known, defaults of Kafka assumed", reason=str(error))
+            brokers = {}
         kafka = self._settings.kafka
         properties = {**kafka_properties(self._settings), **kafka.consumer_properties, **kafka.producer_properties}
         self._say("takeover", if_this_worker_dies=takeover_text(properties, brokers))

@@ -103,21 +103,24 @@ def load(
 
     from rich.console import Console
 
+    from headrace import log
     from headrace.clock import SystemClock
     from headrace.demo import load as loading
     from headrace.demo.events import read_departures
     from headrace.demo.flights import departures as source
     from headrace.demo.planted import TAKEN_BY_A_BROKER, plant
     from headrace.demo.screen import Meter
+    from headrace.kafka_client import knock
     from headrace.publish.kafka_sink import KafkaAtLeastOnceSink
     from headrace.publish.record_sink import CommitResult
     from headrace.settings import load as read_settings
 
-    kafka = read_settings(config).settings.kafka
-    servers = bootstrap or kafka.bootstrap_servers
-    sink = KafkaAtLeastOnceSink(
-        {"bootstrap.servers": servers, **kafka.properties, **kafka.producer_properties}, name="demo-load", commit_offsets=lambda *_: True
-    )
+    settings = read_settings(config).settings
+    log.set_up(level="error", style="console", secrets=settings.secrets())
+    servers = bootstrap or settings.kafka.bootstrap_servers
+    properties = {"bootstrap.servers": servers, **settings.kafka.properties, **settings.kafka.producer_properties}
+    knock(properties)
+    sink = KafkaAtLeastOnceSink(properties, name="demo-load", commit_offsets=lambda *_: True)
     console, clock = Console(), SystemClock()
     departures = read_departures(limit=limit)
     records = loading.from_record(loading.records_of(topic or source.topic, departures, plant(departures, bad, TAKEN_BY_A_BROKER)), skip)

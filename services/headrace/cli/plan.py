@@ -60,13 +60,15 @@ def open_cluster(
     from headrace.apps.cluster import Cluster, Wishes
     from headrace.apps.worker import kafka_properties
     from headrace.cli.definitions import load_app
+    from headrace.kafka_client import knock
     from headrace.settings import load
 
-    definition = load_app(reference)
     settings = load(config).settings
     log.set_up(level="error", style="console", secrets=settings.secrets())
+    definition = load_app(reference)
     retention_ms = -1 if retention == "for ever" else duration_ms(retention, of="--retention")
     wishes = Wishes(partitions=partitions, replication=replication, retention_ms=retention_ms, start=start)
+    knock(kafka_properties(settings))
     return definition, Cluster(definition, kafka_properties(settings), wishes)
 
 

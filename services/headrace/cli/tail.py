@@ -36,10 +36,12 @@ def tail(
     from headrace import log
     from headrace.apps.worker import kafka_properties
     from headrace.consume.kafka_reader import Isolation, KafkaReader
+    from headrace.kafka_client import knock
     from headrace.settings import load
 
     settings = load(config).settings
     log.set_up(level="error", style="console", secrets=settings.secrets())
+    knock(kafka_properties(settings))
     reader = KafkaReader(kafka_properties(settings), isolation=Isolation.UNCOMMITTED if uncommitted else Isolation.COMMITTED)
     try:
         ranges = {partition: reader.log_range(partition) for partition in reader.partitions(topic)}
