@@ -19,7 +19,8 @@ from headrace.types import LogRange, Record, RecordBatch, TopicPartition
 
 ANSWER_S = 5.0
 _GROUP = "headrace-reader"
-"""librdkafka wants a name; nothing is ever done with it."""
+"""librdkafka wants a name and asks for its coordinator; nothing is ever done with it, so nobody needs a right on it."""
+_NO_FAULT = frozenset({KafkaError._PARTITION_EOF, KafkaError.GROUP_AUTHORIZATION_FAILED})
 
 
 class Isolation(StrEnum):
@@ -116,7 +117,7 @@ class KafkaReader:
                 if first is not None:
                     messages = [first, *self._consumer.consume(max_records - 1, 0)]
                     _raise_errors(messages)
-                    yield messages
+                    yield [message for message in messages if message.topic() is not None]
         except KafkaException as error:
             raise translate(reason(error), "reading") from error
         finally:
@@ -126,7 +127,7 @@ class KafkaReader:
 def _raise_errors(messages: Iterable[Message]) -> None:
     for message in messages:
         error = message.error()
-        if error is None or error.code() == KafkaError._PARTITION_EOF:
+        if error is None or error.code() in _NO_FAULT:
             continue
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise BrokerRefused(f"{message.topic()}-{message.partition()} does not hold offset {message.offset()}: {error.str()}")
