@@ -13,7 +13,12 @@ HANDSHAKE = KafkaError._AUTHENTICATION, "SASL authentication error: Authenticati
     ("code", "text", "meaning", "says"),
     [
         (*HANDSHAKE, BrokerRefused, "check sasl.mechanism, sasl.username and sasl.password in kafka.properties"),
-        (KafkaError._SSL, "SSL handshake failed: certificate verify failed", BrokerRefused, "ssl.ca.location in kafka.properties must name"),
+        (
+            KafkaError._SSL,
+            "SSL handshake failed: certificate verify failed",
+            BrokerRefused,
+            "ssl.ca.location in kafka.properties must name",
+        ),
         (KafkaError.TOPIC_AUTHORIZATION_FAILED, None, BrokerRefused, "Write and Describe on its predictions"),
         (KafkaError.GROUP_AUTHORIZATION_FAILED, None, BrokerRefused, "Read on the group"),
         (KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, None, BrokerRefused, "transactional ids that begin with the app's name"),
