@@ -314,7 +314,7 @@ def fold(plan: Plan, rows: Rows, arena: Arena, events: Events, begin: int, value
 
 @entry
 def place(plan: Plan, rows: Rows, arena: Arena, number: int, into: Int64s, begin: int, parsed: Parsed) -> int:
-    """Put parsed states of a view into their rows, from state `begin` on; gives the number of the state it stopped in front of."""
+    """Put parsed states of a view into new rows, from state `begin` on; gives the number of the state it stopped in front of."""
     view = plan.views[number]
     cells_from = 0
     for state in range(len(parsed.newest_ms)):
@@ -334,8 +334,6 @@ def place(plan: Plan, rows: Rows, arena: Arena, number: int, into: Int64s, begin
         for each in range(view.lane_to - view.lane_from):
             lane = rows.lanes[row, view.lane_from + each]
             length = parsed.lengths[state, each]
-            free_block(arena, lane)
-            lane.closed_pane = STALE
             if length > 0:
                 settle(arena, lane, parsed.cells, cells_from, length)
             cells_from += length

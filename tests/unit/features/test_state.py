@@ -98,6 +98,9 @@ def test_outside_of_the_windows() -> None:
     assert packed(COUNTED, (0, 1.0), (500_000, 1.0)) == packed(COUNTED, (500_000, 1.0))
     last = view_of(hr.last("amount", over="1m"), hr.count(over="1m", where=hr.col("amount") > 0))
     assert packed(last, (0, 1.0), (1, 2.0), (500_000, 1.0)) == packed(last, (500_000, 1.0))
+    positive = view_of(hr.last("amount", over="1m", where=hr.col("amount") > 0))
+    assert packed(positive, (0, 1.0), (60_000, -1.0)) == packed(positive, (60_000, -1.0))
+    assert packed(positive, (0, 1.0), (59_999, -1.0)) != packed(positive, (59_999, -1.0))
 
 
 def test_same_state() -> None:
