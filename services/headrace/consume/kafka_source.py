@@ -1,8 +1,11 @@
 """`RecordSource` on Kafka, through librdkafka's consumer.
 
-librdkafka has no state "assigned, but not flowing": a partition that the group gives us is taken at its end and paused, and `start_at` puts
-it where we want it, so librdkafka never looks for an offset itself. Found on a real broker while making this:
+librdkafka has no state "assigned, but not flowing": a partition that the group gives us is taken at its offset 0 and paused, and `start_at`
+puts it where we want it, so librdkafka never looks for an offset itself. Found on a real broker while making this:
 
+- Librdkafka must never be given a *logical* offset such as "the end". It asks the broker where that is; when the answer comes after the
+  partition was placed at an offset of ours, it takes the answer for outdated, asks again, and moves the partition there. On a busy
+  machine one start in four left out the whole backlog, without a word.
 - A partition that is ours must be in librdkafka's assignment: with an empty one `close` never came back from its own callback.
 - `seek` works only on a partition that is being fetched, after `pause` and `resume` the fetcher may sleep for another second, and a
   position outside the log leaves a partition in a state that `seek` refuses. Taking the partition out and putting it in again (`_place`)
@@ -22,7 +25,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from headrace import commit_metadata
@@ -285,7 +288,7 @@ class KafkaSource:
 
     def _assigned(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         names = _names(partitions)
-        consumer.incremental_assign([KafkaPartition(*name, OFFSET_END) for name in names])
+        consumer.incremental_assign([KafkaPartition(*name, 0) for name in names])  # a number, see above; nothing of it is let through
         self._owned.update(names)
         for name in names:
             self.pause(name)
