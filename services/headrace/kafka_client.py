@@ -93,6 +93,15 @@ _MEANING: Mapping[type[HeadraceError], tuple[int, ...]] = {
         KafkaError.INVALID_REPLICATION_FACTOR,
     ),
 }
+NO_RIGHT = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    }
+)
+"""What is refused for want of an ACL."""
 _BY_CODE = {code: meaning for meaning, codes in _MEANING.items() for code in codes}
 _MAYBE_A_CUT = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
 """Reported also when a broker goes away in the middle of a handshake."""

@@ -55,7 +55,9 @@ _FIXED: Properties = {
     "enable.partition.eof": True,
 }
 TOPIC_WATCH_MS = 5_000
-LEAVE_S = 5.0
+LEAVE_MS = 5_000
+MISSING_MS = 3_000
+"""How long a topic may stay unknown before it is missing: a new one takes a moment to reach every broker."""
 _STATISTICS_MS = 5_000
 
 _OUTSIDE_THE_LOG = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION})
@@ -83,6 +85,7 @@ class KafkaSource:
         self._questions = KafkaQuestions(make_admin(properties), group)
         self._watch = TopicWatch(self._questions, every_ms=TOPIC_WATCH_MS)
         self._listener: RebalanceListener | None = None
+        self._topics: list[str] = []
         self._only_topic: str | None = None
         self._owned: set[TopicPartition] = set()
         """What the group gave us."""
@@ -93,12 +96,14 @@ class KafkaSource:
         self._wanted: dict[TopicPartition, int] = {}
         """Where the next poll is to place a partition."""
         self._trouble: HeadraceError | None = None
+        self._unknown_since_ms: int | None = None
         self._fatal = False
         self._closed = False
 
     def start(self, topics: Sequence[str], listener: RebalanceListener) -> None:
         """Join the group."""
         self._listener = listener
+        self._topics = list(topics)
         self._only_topic = topics[0] if len(topics) == 1 else None
         self._consumer.subscribe(list(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
@@ -119,6 +124,7 @@ class KafkaSource:
         self._break_changed_topics(drain)
         if not messages:
             self._raise_trouble()
+            self._raise_missing_topics()
         return drain
 
     def start_at(self, partition: TopicPartition, offset: int) -> None:
@@ -187,8 +193,8 @@ class KafkaSource:
         self._closed = True
         if leave and not self._fatal:
             self._consumer.unsubscribe()
-            deadline = time.monotonic() + LEAVE_S
-            while self._owned and time.monotonic() < deadline:  # closed at once, it would stay
+            deadline_ms = _now_ms() + LEAVE_MS
+            while self._owned and _now_ms() < deadline_ms:  # closed at once, it would stay
                 self._consumer.poll(0.05)
         self._consumer.close()
 
@@ -252,6 +258,8 @@ class KafkaSource:
                     drain.ends[_name(message)] = message.offset() or 0
             elif error.code() in _OUTSIDE_THE_LOG:
                 outside[_name(message)] = error
+            elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                self._unknown_since_ms = self._unknown_since_ms or _now_ms()
             else:
                 self._note(error)
         for name, error in outside.items():
@@ -276,7 +284,7 @@ class KafkaSource:
 
     def _break_changed_topics(self, drain: Drain) -> None:
         """Stop the flow of topics that were made again under their name."""
-        changed = self._watch.changed({name.topic for name in self._flowing}, time.monotonic_ns() // 1_000_000)
+        changed = self._watch.changed({name.topic for name in self._flowing}, _now_ms())
         for topic, text in changed:
             for name in [name for name in self._flowing if name.topic == topic]:
                 self.pause(name)
@@ -338,6 +346,13 @@ class KafkaSource:
             self._told().lost(lost)
         raise trouble
 
+    def _raise_missing_topics(self) -> None:
+        """A topic was said to be unknown: ask whether it still is, when it has had the time to get known."""
+        if self._unknown_since_ms is not None and _now_ms() > self._unknown_since_ms + MISSING_MS:
+            self._unknown_since_ms = None
+            for topic in self._topics:
+                self._questions.topic_id(topic)
+
     def _measured(self, text: str) -> None:
         """Statistics of librdkafka, as JSON."""
         lags = {}
@@ -364,6 +379,10 @@ class KafkaSource:
             answer.setdefault("statistics.interval.ms", _STATISTICS_MS)
             answer["stats_cb"] = self._measured
         return answer
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
 
 
 def _names(partitions: Iterable[KafkaPartition]) -> list[TopicPartition]:

@@ -35,6 +35,11 @@ class KafkaOutbox:
         self._topics: set[str] = set()
         self.producer = make(Producer, {**configuration, "error_cb": self._note, "on_delivery": self._reported})
 
+    @property
+    def topics(self) -> list[str]:
+        """Where it has sent to."""
+        return sorted(self._topics)
+
     def send(self, records: OutRecords) -> None:
         """Queue records of one topic, in order; waits while the queue is full. Raises `TransientError` or `BrokerRefused`."""
         topic = records.topic
