@@ -20,6 +20,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from headrace.local_process import LocalProcess
 from headrace.local_programs import MissingProgram, jars_folder, java, redis_server
 from headrace.local_stack import KafkaServer, RedisServer, Stack
 
@@ -69,6 +70,15 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_report_header(config: pytest.Config) -> str:
     """Say how to run the same again."""
     return f"seed: {config.option.seed} (the same again: --seed {config.option.seed})"
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Show what tests of faults have measured: how real the faults were."""
+    for report in terminalreporter.getreports("passed"):
+        for name, found in report.user_properties:
+            if name == "figures":
+                figures = "  ".join(f"{figure} {value}" for figure, value in found.items())
+                terminalreporter.write_line(f"{report.nodeid.rpartition('/')[2]}: {figures}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -153,6 +163,8 @@ def _up(folder: Path, **wishes: Any) -> Stack:
 
 
 def _end_run(folder: Path) -> None:
+    for worker in folder.glob("*/worker-*.json"):
+        LocalProcess(worker).kill()
     for stack in folder.glob("*/stack.json"):
         Stack(stack.parent).down()
     shutil.rmtree(folder, ignore_errors=True)

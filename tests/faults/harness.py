@@ -1,0 +1,333 @@
+"""A trial: one app with topics of its own on real servers, a loader, workers that are hurt, a reader that looks on, and a verdict.
+
+Nothing is waited for by sleeping: `wait` looks at a condition until its deadline, which names the condition, and meanwhile fails as soon as
+a worker ended that nobody asked to, or something beside it broke. The verdict compares everything there is with the source log
+(`verdict.py`); the figures say how real the faults were.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable, Sequence
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from headrace.consume.kafka_reader import Isolation, KafkaReader
+from headrace.features.redis_store import RedisStore
+from headrace.local_stack import KafkaServer, RedisServer
+from headrace.predict.onnx_model import OnnxModel
+from headrace.publish.kafka_topics import KafkaTopics, TopicWish
+from headrace.types import Position, TopicPartition
+from tests.faults.app import Sent, records, write_app
+from tests.faults.processes import RUN_WORKER, Journal, WorkerProcess
+from tests.faults.traffic import Loader, Progress, Seen
+from tests.faults.verdict import collect, judge
+
+Figures = dict[str, Any]
+SETTLED_S = 0.1
+"""Longer than a transaction of small batches takes to end, or an apply to arrive."""
+
+
+class Moment(Enum):
+    """When a worker is killed."""
+
+    ANY = "anywhere"
+    IN_TRANSACTION = "between its results and their commit"
+    BEFORE_STORE = "between a commit and the store"
+
+
+class Trial:
+    """Everything one test needs; `close` ends all of it, whatever happened."""
+
+    def __init__(
+        self,
+        folder: Path,
+        kafka: KafkaServer,
+        redis: RedisServer,
+        *,
+        name: str,
+        seed: int,
+        record: Callable[[Figures], None],
+        partitions: int = 4,
+        max_batch: int = 50,
+    ) -> None:
+        """`record` gets the figures of the run."""
+        folder.mkdir(parents=True)
+        self._record = record
+        self.folder, self.kafka, self.redis, self.partitions = folder, kafka, redis, partitions
+        self.rng = random.Random(seed)
+        self.seed = seed
+        self.journal = Journal(folder / "journal.jsonl")
+        self.app = write_app(folder, name)
+        self.models = {"fraud": OnnxModel.load(self.app.pipelines[0].model or "", self.app.pipelines[0].feature_names)}
+        self.properties = {"bootstrap.servers": kafka.address}
+        self.settings = {
+            "HEADRACE_KAFKA__BOOTSTRAP_SERVERS": kafka.address,
+            "HEADRACE_REDIS__URL": redis.url,
+            "HEADRACE_WORKER__MAX_BATCH": str(max_batch),
+            "HEADRACE_WORKER__HTTP_PORT": "0",
+        }
+        self.source = self.app.sources[0].topic
+        self.source_partitions = [TopicPartition(self.source, number) for number in range(partitions)]
+        self.workers: list[WorkerProcess] = []
+        self.topics = KafkaTopics(self.properties)
+        self._store = RedisStore(app=name, url=redis.url)
+        self._stable, self._written = KafkaReader(self.properties), KafkaReader(self.properties, isolation=Isolation.UNCOMMITTED)
+        self._beside: list[Loader | Progress | Seen] = []
+        self._ends: dict[TopicPartition, int] | None = None
+        self._begun_s = time.monotonic()
+
+    # ------------------------------------------------------------------------------------------------------------- set-up
+
+    def make_topics(self) -> None:
+        """What `headrace apply` makes, kept for ever: the records' timestamps are of long ago."""
+        forever = {"retention.ms": "-1"}
+        names = (self.source, self.app.dead_letters, *(pipeline.predictions for pipeline in self.app.pipelines))
+        self.topics.create([TopicWish(name=name, partitions=self.partitions, settings=forever) for name in names])
+
+    def prepare(self) -> None:
+        """Topics, starting offsets, and somebody who watches results and offsets."""
+        self.make_topics()
+        self.topics.start_group(self.app.name, {name: Position(offset=0, watermark_ms=None) for name in self.source_partitions})
+        self.watch()
+
+    def watch(self) -> None:
+        """Begin to look at results and offsets."""
+        self.progress = Progress(self.properties, self.app.name, self.source_partitions)
+        self.seen = Seen(self.properties, [self.app.dead_letters, *(pipeline.predictions for pipeline in self.app.pipelines)])
+        self._beside += [self.progress, self.seen]
+
+    def records(self, count: int) -> list[Sent]:
+        """A drawn log of so many records."""
+        return list(records(self.rng, count))
+
+    def load(self, wanted: Sequence[Sent], *, rate: float = 0, wait: bool = False) -> Loader:
+        """Send records; `wait` until the broker has all of them."""
+        loader = Loader(self.properties, self.source, wanted, rate=rate)
+        self._beside.append(loader)
+        self.loader = loader
+        self._ends = None
+        if wait:
+            self.wait(lambda: loader.done, "the broker has all source records")
+        return loader
+
+    def start(self, slot: str | int, *, command: tuple[str, ...] = RUN_WORKER, **settings: str) -> WorkerProcess:
+        """Start a worker process for a slot; `settings` are variables of its environment."""
+        worker = WorkerProcess(
+            number=len(self.workers),
+            slot=str(slot),
+            folder=self.folder,
+            journal=self.journal,
+            command=command,
+            settings={**self.settings, **settings},
+        )
+        self.workers.append(worker)
+        return worker
+
+    # ------------------------------------------------------------------------------------------------------------ conditions
+
+    def wait(self, condition: Callable[[], bool], what: str, deadline_s: float = 60.0) -> None:
+        """Look at a condition until it holds. The deadline is an error that names it, and shows how far things are."""
+        until = time.monotonic() + deadline_s
+        while not condition():
+            self.check()
+            assert time.monotonic() < until, f"{what}: not so after {deadline_s:g} s\n{self.state()}"
+            time.sleep(0.005)
+
+    def check(self) -> None:
+        """Nothing has broken that the test did not break."""
+        for one in self._beside:
+            one.check()
+        for worker in self.workers:
+            assert worker.ending or worker.exit_code is None, (
+                f"worker {worker.number} (slot {worker.slot}) ended by itself with {worker.exit_code}:\n{worker.last_words()}"
+            )
+
+    def state(self) -> str:
+        """How far things are, for people."""
+        ends = [f"worker {worker.number} (slot {worker.slot}):\n{worker.last_words()}" for worker in self.workers[-3:]]
+        since_s = time.monotonic() - self.progress.history[-1][0] if self.progress.history else None
+        stored = {partition.partition: self.applied(partition) for partition in self.source_partitions}
+        committed = {partition.partition: offset for partition, offset in self.progress.offsets.items()}
+        far = f"seed {self.seed}; sent {self.loader.sent}; committed {committed}, the last of it {since_s} s ago; stored {stored}"
+        return f"{far}; journal {self.journal.path}\n" + "\n".join(ends)
+
+    def passed(self, offset: int) -> Callable[[], bool]:
+        """Whether so many source records are committed."""
+        return lambda: self.progress.total >= offset
+
+    def wait_death(self, worker: WorkerProcess, what: str) -> None:
+        """Wait until a worker has ended that is bound to end by itself."""
+        worker.ending = True
+        self.wait(lambda: worker.exit_code is not None, what)
+        worker.gone()
+
+    def pass_time(self, seconds: float) -> None:
+        """Let the world go on for a drawn time: it paces the faults."""
+        until = time.monotonic() + seconds
+        self.wait(lambda: time.monotonic() >= until, f"{seconds} s go by", seconds + 60)
+
+    def alive(self) -> list[WorkerProcess]:
+        """The workers nobody has asked to end."""
+        return [worker for worker in self.workers if not worker.ending]
+
+    def wait_victim(self) -> WorkerProcess:
+        """A drawn worker that serves a partition with source records left, as soon as there is one."""
+        found: list[WorkerProcess] = []
+
+        def look() -> bool:
+            left = {name for name, end in self.ends().items() if self.progress.offsets.get(name, 0) < end}
+            found[:] = [worker for worker in self.alive() if left & self.owned(worker) & self.served(worker)]
+            return bool(found)
+
+        self.wait(look, "a worker serves and has work left")
+        return self.rng.choice(found)
+
+    def kill(self, victim: WorkerProcess, moment: Moment) -> None:
+        """Kill -9. But for `ANY`, the process is frozen, looked at, and let go on until it is in the middle of what is asked for."""
+        if moment is not Moment.ANY:
+            look = self._pending if moment is Moment.IN_TRANSACTION else partial(self._behind, victim)
+            self.wait(lambda: self._caught(victim, look), f"worker {victim.number} is caught {moment.value}")
+        self.journal.note("moment", worker=victim.number, moment=moment.value)
+        victim.kill()
+
+    def _caught(self, victim: WorkerProcess, look: Callable[[], dict[TopicPartition, int]]) -> bool:
+        """Freeze the worker; what somebody else does is over in a moment, what stays as it is belongs to the frozen one."""
+        assert victim.exit_code is None, victim.last_words()
+        victim.pause()
+        found = look()
+        until = time.monotonic() + SETTLED_S
+        while found and time.monotonic() < until:
+            found = dict(found.items() & look().items())
+        if not found:
+            victim.resume()
+        return bool(found)
+
+    def _pending(self) -> dict[TopicPartition, int]:
+        """Where partitions have results that are written, and neither committed nor aborted."""
+        results = [TopicPartition(pipeline.predictions, number) for pipeline in self.app.pipelines for number in range(self.partitions)]
+        ends = {partition: self._stable.log_range(partition).end for partition in results}
+        return {partition: end for partition, end in ends.items() if self._written.log_range(partition).end > end}
+
+    def _behind(self, victim: WorkerProcess) -> dict[TopicPartition, int]:
+        """Where the store stands in those partitions of a worker whose committed offset is further."""
+        owned = sorted(self.owned(victim))
+        committed = self.topics.group_offsets(self.app.name, owned)
+        stored = {partition: self.applied(partition) for partition in owned}
+        return {name: offset for name, offset in stored.items() if (position := committed[name]) and position.offset > offset}
+
+    def applied(self, partition: TopicPartition) -> int:
+        """Where the view that is furthest behind stands in the store; 0 without any state."""
+        views = [view.fp for view in self.app.views_of(self.app.sources[0])]
+        return min(head.offset or 0 for head in self._store.read(partition, views, ()).heads.values())
+
+    def owned(self, worker: WorkerProcess) -> set[TopicPartition]:
+        """The partitions a worker was given and has not lost."""
+        found: set[str] = set()
+        for line in worker.said("rebalanced"):
+            found = found | set(line["partitions"]) if line["kind"] == "assigned" else found - set(line["partitions"])
+        return {name for name in self.source_partitions if f"{name.topic}-{name.partition}" in found}
+
+    def served(self, worker: WorkerProcess) -> set[TopicPartition]:
+        """The partitions a worker has brought live."""
+        found = {line["partition"] for line in (*worker.said("partition live"), *worker.said("partition caught up"))}
+        return {name for name in self.source_partitions if f"{name.topic}-{name.partition}" in found}
+
+    def wait_passed(self, offset: int) -> None:
+        """Wait until so many source records are committed."""
+        self.wait(self.passed(offset), f"{offset} source records are committed")
+
+    def wait_served(self, worker: WorkerProcess) -> None:
+        """Wait until a worker has taken over: it serves some partition."""
+        self.wait(lambda: bool(self.served(worker)), f"worker {worker.number} serves")
+
+    def ends(self) -> dict[TopicPartition, int]:
+        """Where the source partitions end; once the loader is done, for good."""
+        if self._ends is None or not self.loader.done:
+            ends = {partition: self._stable.log_range(partition).end for partition in self.source_partitions}
+            if not self.loader.done:
+                return ends
+            self._ends = ends
+        return self._ends
+
+    def drained(self) -> bool:
+        """Whether every source record sent is committed and in the store."""
+        if not self.loader.done:
+            return False
+        if any(self.progress.offsets.get(partition, 0) < end for partition, end in self.ends().items()):
+            return False
+        return all(self.applied(partition) == end for partition, end in self.ends().items())
+
+    def wait_drained(self, deadline_s: float = 60.0) -> None:
+        """Wait until everything that was sent is committed and stored."""
+        self.wait(self.drained, "every source record is committed and stored", deadline_s)
+
+    # ------------------------------------------------------------------------------------------------------------ the end
+
+    def stop_workers(self) -> None:
+        """SIGTERM: each finishes its batch and exits 0."""
+        running = [worker for worker in self.workers if worker.exit_code is None]
+        for worker in running:
+            worker.signal(signal.SIGTERM)
+        for worker in running:
+            self.wait(lambda: worker.exit_code is not None, f"worker {worker.number} ends after SIGTERM", 30)  # noqa: B023 - waited for at once
+            assert worker.exit_code == 0, worker.last_words()
+
+    def verdict(self) -> Figures:
+        """Stop everybody, compare everything; the figures of the run. Fails with all that is wrong."""
+        self.stop_workers()
+        found = collect(self.app, self.properties, self._store)
+        results = len(found.dead_letters) + sum(map(len, found.predictions.values()))
+        self.wait(lambda: self.seen.count >= results, f"the reader that looked on has seen all {results} results")
+        self.check()
+        for one in self._beside:
+            one.close()
+        found.see(self.seen.results())
+        problems = judge(self.app, found, self.models, partitions=self.partitions)
+        assert not problems, f"{len(problems)} problems, journal {self.journal.path}\n" + "\n".join(problems[:20])
+        figures = self.figures(found.aborted)
+        self._record(figures)
+        return figures
+
+    def figures(self, aborted: int) -> Figures:
+        """What the run was like."""
+        catch_ups = [line for worker in self.workers for line in worker.said("partition catches up")]
+        return {
+            "seed": self.seed,
+            "events": sum(self.ends().values()),
+            "kills": sum(worker.killed_s is not None for worker in self.workers),
+            "aborted_records": aborted,
+            "catch_ups": len(catch_ups),
+            "caught_up_events": sum(int(line["live_from"]) - int(line["start"]) for line in catch_ups),
+            "slowest_takeover_s": self.slowest_takeover_s(),
+            "peak_mb": round(max(worker.peak_mb for worker in self.workers)),
+            "seconds": round(time.monotonic() - self._begun_s, 1),
+        }
+
+    def slowest_takeover_s(self) -> float:
+        """The longest time from a kill to the first commit for a partition of the killed worker, of those that had something left."""
+        slowest = 0.0
+        for worker in self.workers:
+            if worker.killed_s is not None:
+                for partition in self.owned(worker):
+                    slowest = max(slowest, self.progress.first_after(worker.killed_s, partition) or 0.0)
+        return round(slowest, 2)
+
+    def close(self) -> None:
+        """End every process and thread."""
+        for worker in self.workers:
+            worker.end()
+        try:
+            for one in self._beside:
+                one.close()
+        finally:
+            self._store.close()
+            self._stable.close()
+            self._written.close()
+
+
+Make = Callable[..., Trial]

@@ -1,0 +1,164 @@
+"""What goes on beside the workers while they are hurt: a sender, a reader of results, and one who watches the committed offsets."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from headrace.consume.kafka_reader import Isolation, KafkaReader
+from headrace.errors import TransientError
+from headrace.publish.kafka_topics import KafkaTopics
+from headrace.types import RecordBatch, TopicPartition
+from tests.faults.app import Sent
+
+PORTION = 100
+LOOK_S = 0.02
+
+Properties = Mapping[str, str]
+Result = tuple[str, int, int, bytes | None, bytes | None]
+"""A record a reader saw: topic, partition, offset, key, value."""
+
+
+class Beside:
+    """A thread whose error is not lost: `check` raises it."""
+
+    def __init__(self, name: str) -> None:
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._guarded, name=name, daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise what ended the thread."""
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """End it and wait for its end."""
+        self._stop.set()
+        self._thread.join(30)
+        assert not self._thread.is_alive(), f"{self._thread.name} does not end"
+
+    def _guarded(self) -> None:
+        try:
+            self.work()
+        except BaseException as error:  # noqa: BLE001 - raised in the thread of the test
+            self._error = error
+
+    def work(self) -> None:
+        """What the thread does."""
+        raise NotImplementedError
+
+
+class Loader(Beside):
+    """Sends records to a topic in order, `rate` a second (0: as fast as it can); `hurry` drops the pace."""
+
+    def __init__(self, properties: Properties, topic: str, records: Sequence[Sent], *, rate: float = 0) -> None:
+        self._properties, self._topic, self._records, self._rate = properties, topic, records, rate
+        self._hurry = threading.Event()
+        self.sent = 0
+        self.done = False
+        """Whether the broker has all of them."""
+        super().__init__("loader")
+
+    def hurry(self) -> None:
+        """Send the rest at once."""
+        self._hurry.set()
+
+    def work(self) -> None:
+        """Send, at the pace given."""
+        producer = Producer(
+            {
+                **self._properties,
+                "enable.idempotence": True,
+                "linger.ms": 5,
+                "partitioner": "murmur2_random",
+                "on_delivery": self._delivered,
+            }
+        )
+        begun_s = time.monotonic()
+        while self.sent < len(self._records) and not self._stop.is_set():
+            for record in self._records[self.sent : self.sent + PORTION]:
+                producer.produce(self._topic, record.value, record.key, timestamp=record.timestamp_ms)
+            self.sent = min(self.sent + PORTION, len(self._records))
+            producer.poll(0)
+            if self._rate:
+                self._hurry.wait(max(0.0, begun_s + self.sent / self._rate - time.monotonic()))
+        while producer.flush(1.0) and not self._stop.is_set():
+            self.check()
+        self.done = self.sent == len(self._records)
+
+    def _delivered(self, error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            self._error = RuntimeError(f"a source record was not delivered: {error.str()}")
+
+
+class Seen(Beside):
+    """A `read_committed` reader that reads while everything breaks."""
+
+    def __init__(self, properties: Properties, topics: Sequence[str]) -> None:
+        self._properties, self._topics = properties, topics
+        self._batches: list[RecordBatch] = []
+        self.count = 0
+        super().__init__("reader")
+
+    def work(self) -> None:
+        """Read until told to stop."""
+        reader = KafkaReader(self._properties, isolation=Isolation.COMMITTED)
+        starts = {partition: 0 for topic in self._topics for partition in reader.partitions(topic)}
+        try:
+            for batch in reader.follow(starts, self._stop.is_set):
+                self._batches.append(batch)
+                self.count += len(batch)
+        finally:
+            reader.close()
+
+    def results(self) -> list[Result]:
+        """Everything it saw."""
+        return [
+            (batch.topic, partition, offset, key, value)
+            for batch in self._batches
+            for partition, offset, key, value in zip(
+                batch.partitions.tolist(), batch.offsets.tolist(), batch.keys, batch.values, strict=True
+            )
+        ]
+
+
+class Progress(Beside):
+    """Watches how far a group has committed, fifty times a second."""
+
+    def __init__(self, properties: Properties, group: str, partitions: Sequence[TopicPartition]) -> None:
+        self._topics, self._group, self._partitions = KafkaTopics(properties), group, partitions
+        self.offsets: dict[TopicPartition, int] = dict.fromkeys(partitions, 0)
+        self.history: list[tuple[float, dict[TopicPartition, int]]] = []
+        super().__init__("progress")
+
+    @property
+    def total(self) -> int:
+        """Source records whose results are committed."""
+        return sum(self.offsets.values())
+
+    def work(self) -> None:
+        """Look until told to stop; while the broker does not answer nothing is known."""
+        while not self._stop.wait(LOOK_S):
+            try:
+                found = self._topics.group_offsets(self._group, self._partitions)
+            except TransientError:
+                continue
+            offsets = {name: position.offset for name, position in found.items() if position is not None}
+            if offsets != self.offsets:
+                self.offsets = offsets
+                self.history.append((time.monotonic(), offsets))
+
+    def first_after(self, moment_s: float, partition: TopicPartition) -> float | None:
+        """How long after a moment the group first committed something for a partition; None if it did not any more."""
+        before = 0
+        for at_s, offsets in self.history:
+            offset = offsets.get(partition, 0)
+            if at_s > moment_s and offset > before:
+                return at_s - moment_s
+            before = max(before, offset)
+        return None
