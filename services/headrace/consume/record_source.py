@@ -39,13 +39,17 @@ class RecordSource(Protocol):
         """Wait up to `timeout_ms` for a first record, then take what is there, up to `max_records`, without waiting.
 
         In each partition records come in offset order without a hole, from the offset given to `start_at` on. Records of a partition
-        that was revoked or lost during this very call may still be in the answer: the caller filters. Raises `TransientError`
-        (broker away), `BrokerRefused`, `SlotTaken` (a newer member with our instance id), `PartitionGivenUp` never.
+        that was revoked or lost during this very call may still be in the answer: the caller filters. A position that the log does not
+        reach, and a topic that was made again under its name, are told in `Drain.broken`, never jumped over. Raises `TransientError`
+        (broker away), `BrokerRefused`, `SlotTaken` (a newer member with our instance id), `PartitionGivenUp` never; then no record is
+        lost: the next call goes on where the last answer ended.
         """
 
     def start_at(self, partition: TopicPartition, offset: int) -> None:
         """Let the records of an assigned partition flow, from `offset` on; also moves a flowing partition. Records already fetched are
-        dropped.
+        dropped. Inside a listener method it takes effect with the next poll, and what this one brought of the partition is dropped.
+
+        Raises `ValueError` for a partition that is not ours.
         """
 
     def pause(self, partition: TopicPartition) -> None:
@@ -57,18 +61,24 @@ class RecordSource(Protocol):
     def committed(self, partition: TopicPartition) -> Position | None:
         """The group's *stable* committed position, with the watermark from its metadata; None when there is none.
 
-        Raises `UnstableOffsets` after at most a second while a pending transaction holds offsets of the partition, `TransientError` while
-        the broker is away.
+        Raises `UnstableOffsets`, at once, while a pending transaction holds offsets of the partition, `TransientError` while the broker
+        is away.
         """
 
     def log_range(self, partition: TopicPartition) -> LogRange:
         """The oldest kept offset and the last stable offset, asked of the broker now."""
 
     def offset_at(self, partition: TopicPartition, time_ms: int) -> int | None:
-        """The first offset whose record timestamp is at least `time_ms`; None when there is none."""
+        """The first offset below the last stable one whose timestamp is at least `time_ms`; None when there is none.
+
+        It may be that of a transaction marker, whose timestamp is the time of its commit, or of an aborted record: then the first such
+        record lies behind it.
+        """
 
     def topic_id(self, topic: str) -> str:
         """The broker's id of the topic: another one under the same name means it was recreated."""
 
     def close(self, *, leave: bool) -> None:
-        """Stop polling and close. `leave` gives the partitions up at once; without it a static member is expected back."""
+        """Stop polling and close; `revoked` is called for what we have. `leave` gives the partitions up at once; without it a static
+        member is expected back. Needed: a source that is not closed may keep the process from ending.
+        """

@@ -76,8 +76,9 @@ class MemorySink:
         return self._end("end", CommitResult.COMMITTED)
 
     def abort(self) -> CommitResult:
-        """Abort what is pending."""
-        self._inside()
+        """Abort what is pending; UNKNOWN when nothing was begun, so that `open` follows."""
+        if self._epoch is None or not self._begun:
+            return self._over(CommitResult.UNKNOWN)
         return self._end("abort", CommitResult.ABORTED)
 
     def close(self) -> None:

@@ -17,9 +17,9 @@ class CommitResult(Enum):
     """How a commit ended."""
 
     COMMITTED = "committed"
-    """Definite: everything sent since `begin` and the offsets are visible."""
+    """Definite: everything sent since `begin` and the offsets are there; every reader sees them as soon as the markers reach it."""
     ABORTED = "aborted"
-    """Definite: nothing is visible and nothing is pending; `begin` may be called."""
+    """Definite: nothing is there and nothing is pending; `begin` may be called. (At least once: what was delivered is there.)"""
     FENCED = "fenced"
     """A newer sink with our id exists, or our transaction timed out; `open` again after asking who took the slot."""
     UNKNOWN = "unknown"
@@ -35,7 +35,7 @@ class RecordSink(Protocol):
         """
 
     def begin(self) -> None:
-        """Begin a transaction. Nothing is sent yet."""
+        """Begin a transaction. Nothing is sent yet. Raises `TransientError` when a new producer was needed for it and cannot be had."""
 
     def send(self, records: OutRecords) -> None:
         """Queue records of one topic, in order; the partition is murmur2 of the key. Waits while the queue is full.
@@ -46,11 +46,11 @@ class RecordSink(Protocol):
 
     def commit(self, offsets: Mapping[TopicPartition, Position], group: GroupMetadata) -> CommitResult:
         """Commit what was sent and the source offsets, all or nothing. Refused by the broker (ABORTED) when the group has moved on since
-        `group` was taken.
+        `group` was taken. Raises `BrokerRefused`, after aborting, when a record is refused for good: sent again it would be again.
         """
 
     def abort(self) -> CommitResult:
-        """Abort what was sent since `begin`: ABORTED, FENCED or UNKNOWN."""
+        """Abort what was sent since `begin`: ABORTED, FENCED or UNKNOWN (also when `begin` failed), after which `open` is due."""
 
     def close(self) -> None:
         """Close without finishing what is pending."""

@@ -192,6 +192,7 @@ def test_a_sink_that_is_not_open_begins_nothing(kit: Kit) -> None:
     sink = kit.sink(kit.name("tx"))
     with pytest.raises(ValueError, match="open"):
         sink.begin()
+    assert sink.abort() is CommitResult.UNKNOWN
     sink.open()
     with pytest.raises(ValueError, match="begin"):
         sink.send(out("any", []))
