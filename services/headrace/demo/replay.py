@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from headrace.assembly import embedded, load_models, prepare_embedded, silent_watch
-from headrace.parts import Limits
 from headrace.clock import Clock
 from headrace.definition import App
 from headrace.demo.answers import Answers, Reader
@@ -26,6 +25,7 @@ from headrace.demo.progress import Audience, Progress
 from headrace.errors import FatalError
 from headrace.features.memory_store import MemoryStore
 from headrace.memory_log import MemoryLog
+from headrace.parts import Limits
 from headrace.timeline import Timeline
 from headrace.types import Float64s, Int64s, Work
 
