@@ -168,9 +168,9 @@ class ResidentStates:
             self._bring(events.records.topic, {number: list(names) for number, names in wanted.items() if names}, ours)
             rows = self._known(events.entities, numbers, ours)
         self._used[rows] = self._batch
+        if len(self._recent) >= _MOST_RECENT:
+            self._touched()  # before these rows join: not folded yet, they do not look touched and would be forgotten
         self._recent.append(rows)
-        if len(self._recent) > _MOST_RECENT:
-            self._touched()
         return rows
 
     def _known(self, entities: list[str], numbers: Int32s, ours: Mapping[int, _Partition]) -> Int64s:

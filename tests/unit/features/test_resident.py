@@ -69,6 +69,16 @@ def test_no_events() -> None:
     assert states.pack({ZERO: 5})[0].views[0].end == 5
 
 
+def test_no_touched_state_is_forgotten_between_packs() -> None:
+    """However many batches are folded before a pack, as a long catch-up does, it holds every entity that any of them touched."""
+    states = started(DictStore(BOTH))
+    count = 3 * resident._MOST_RECENT
+    for offset in range(count):
+        states.fold(batch_of([paid(f"card-{offset}")], [offset]))
+    (write,) = states.pack({ZERO: count})
+    assert [sorted(view) for view in keys(write)] == [sorted(f"card-{offset}".encode() for offset in range(count))] * 2
+
+
 def test_pack_says_what_was_touched() -> None:
     """A pack holds the states touched since the one before, once each, from the end before to the new one."""
     states = started(DictStore(BOTH))
