@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -119,6 +120,17 @@ class WorkerProcess:
     def said(self, event: str) -> list[dict[str, Any]]:
         """The lines about one event."""
         return [line for line in self.lines() if line.get("event") == event]
+
+    def ask(self, path: str) -> tuple[int, str]:
+        """Ask its probes: status and text of the answer."""
+        address = str(self.said("worker starts")[0]["probes"]).removeprefix("http://")
+        connection = http.client.HTTPConnection(address, timeout=5)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
 
     def last_words(self) -> str:
         """The end of its log, for people."""

@@ -12,13 +12,14 @@ def test_the_newer_of_two_with_one_slot_wins(trial: Make) -> None:
     """T16: the older process ends with an error that names host and pid of the newer, and takes nothing back."""
     run = trial()
     run.prepare()
-    run.load(run.records(10_000), wait=True)
+    loader = run.load(run.records(10_000), rate=300)
     older = run.start(0)
-    run.wait_passed(run.rng.randrange(500, 2_000))
+    run.wait_passed(run.rng.randrange(100, 500))
     newer = run.start(0)
     run.wait_death(older, "the older process with the slot ends")
     assert older.exit_code == 1
     assert f"{socket.gethostname()} pid {newer.pid}" in older.last_words().splitlines()[-1]
+    loader.hurry()
     run.wait_served(newer)
     run.wait_drained()
     assert newer.exit_code is None

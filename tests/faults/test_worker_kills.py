@@ -17,6 +17,7 @@ def drawn_moments(trial: Trial, wanted: dict[Moment, int]) -> list[Moment]:
 def test_killed_at_any_progress(trial: Make) -> None:
     """T10: 10,000 events, 4 partitions, 2 workers, batches of 50, 5 times kill -9 at a drawn progress."""
     run = trial()
+    run.takeovers = True
     run.prepare()
     run.load(run.records(10_000), wait=True)
     for slot in range(2):
@@ -38,6 +39,7 @@ def test_killed_at_any_progress(trial: Make) -> None:
 def test_killed_at_random_moments_under_flow(trial: Make, slots: int) -> None:
     """100,000 events flow, a worker is killed at ten random moments: one result for every offset, all features and states are right."""
     run = trial(max_batch=500)
+    run.takeovers = True
     run.prepare()
     loader = run.load(run.records(100_000), rate=2_500)
     for slot in range(slots):
