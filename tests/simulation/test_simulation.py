@@ -30,9 +30,12 @@ def plain_schedule(seed: int) -> list[Burst]:
 def violations(seed: int, totals: Counters) -> list[str]:
     """Run a plain schedule and check the world."""
     world = World(seed=seed)
-    world.run(plain_schedule(seed))
-    totals.add(world.counters)
-    return world.check()
+    try:
+        world.run(plain_schedule(seed))
+        totals.add(world.counters)
+        return world.check()
+    finally:
+        world.close()
 
 
 @settings(
@@ -45,8 +48,11 @@ def violations(seed: int, totals: Counters) -> list[str]:
 def test_the_protocol_keeps_its_promise(seed: int, schedule: list[Burst]) -> None:
     """Whatever dies, lies or comes late: one result per offset, features and state equal to the fold, everything done in the end."""
     world = World(seed=seed)
-    world.run(schedule)
-    assert world.check() == []
+    try:
+        world.run(schedule)
+        assert world.check() == []
+    finally:
+        world.close()
 
 
 def test_the_schedules_do_damage() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +111,8 @@ class SimOutcome:
         task = greenlet.getcurrent()
         while not self.ready:
             assert isinstance(task, Task)
+            if task.process.dead:
+                raise Killed
             task.waits_for = self
             task.process.world.hub.switch()
             if task.process.dead:
@@ -519,6 +522,17 @@ class World:
         return all(self.store.head(partition, recent.fp).offset == self.ends[partition] for partition in self.partitions)
 
     # -------------------------------------------------------------------------------------------------------------- checks
+
+    def close(self) -> None:
+        """Let go of every line of execution: one that hangs in a call would keep its whole process in memory."""
+        for process in self.processes:
+            process.dead = True
+        for process in self.processes:
+            for task in process.tasks:
+                if task and not task.dead:  # a greenlet is true while it is running or stands in a call
+                    with suppress(Killed):
+                        task.throw(Killed)
+            process.tasks.clear()
 
     def check(self) -> list[str]:
         """Everything that is wrong; empty when the promise was kept."""
