@@ -244,6 +244,15 @@ class Trial:
         views = [view.fp for view in self.app.views_of(self.app.sources[0])]
         return min(head.offset or 0 for head in self._store.read(partition, views, ()).heads.values())
 
+    def wait_taken_over(self, victim: WorkerProcess) -> None:
+        """Wait until others have brought every partition of a killed worker live."""
+        lost = self.owned(victim)
+
+        def taken() -> bool:
+            return lost <= {name for worker in self.alive() for name in self.owned(worker) & self.served(worker)}
+
+        self.wait(taken, f"the partitions of worker {victim.number} are served by others")
+
     def owned(self, worker: WorkerProcess) -> set[TopicPartition]:
         """The partitions a worker was given and has not lost."""
         found: set[str] = set()
@@ -326,17 +335,17 @@ class Trial:
             "seconds": round(time.monotonic() - self._begun_s, 1),
         }
         if self.takeovers:
-            figures["slowest_takeover_s"] = self.slowest_takeover_s()
+            figures["slowest_takeover_s"] = round(max(self.takeovers_s(), default=0.0), 2)
         return figures
 
-    def slowest_takeover_s(self) -> float:
-        """The longest time from a kill to the first commit for a partition of the killed worker, of those that had something left."""
-        slowest = 0.0
+    def takeovers_s(self) -> list[float]:
+        """For each killed worker the time from the kill to the next commit for one of its partitions."""
+        found = []
         for worker in self.workers:
             if worker.killed_s is not None:
-                for partition in self.owned(worker):
-                    slowest = max(slowest, self.progress.first_after(worker.killed_s, partition) or 0.0)
-        return round(slowest, 2)
+                after = [self.progress.first_after(worker.killed_s, partition) for partition in self.owned(worker)]
+                found += [min(seconds for seconds in after if seconds is not None)] if any(after) else []
+        return found
 
     def close(self) -> None:
         """End every process and thread."""

@@ -18,6 +18,7 @@ from headrace.local_process import _started
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ("HOME", "LANG", "NUMBA_CACHE_DIR", "PATH", "TMPDIR", "TZ", "VIRTUAL_ENV", "XDG_CACHE_HOME")
 RUN_WORKER = ("-m", "headrace", "run", "worker", "--app", "started:app", "--slot")
+LEAVING = ("-m", "headrace", "run", "worker", "--leave", "--app", "started:app", "--slot")
 
 
 class Journal:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 
+import pytest
+
 from headrace.local_stack import RedisServer, Stack
 from tests.contract.store.subjects import ask
 from tests.faults.harness import Make, Trial
@@ -75,3 +77,28 @@ def test_flushed_redis_is_rebuilt(trial: Make, own_stack: MakeStack) -> None:
     run.verdict()
     rebuilt = [line for worker in run.workers for line in worker.said("partition catches up") if line["rebuilt"]]
     assert any(line["start"] > 0 for line in rebuilt), rebuilt
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+def test_redis_killed_ten_times(trial: Make, own_stack: MakeStack) -> None:
+    """T31: ten times Redis is killed and comes back without its last writes, while 12 partitions get 2,000 events a second."""
+    redis = own_stack(brokers=0).redis
+    run = trial(redis=redis, partitions=12, max_batch=200)
+    run.prepare()
+    loader = run.load(run.records(300_000), rate=2_000)
+    for slot in range(3):
+        run.start(slot)
+    run.wait_passed(2_000)
+    for _ in range(10):
+        run.pass_time(run.rng.uniform(1, 4))
+        redis.kill()
+        lose_the_tail(redis, run)
+        redis.start()
+        redis.wait_ready()
+        run.wait_passed(run.progress.total + 1_000)
+    loader.finish()
+    run.wait_drained(120)
+    figures = run.verdict()
+    assert figures["catch_ups"] > 0
+    assert figures["peak_mb"] < 500

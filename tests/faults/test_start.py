@@ -13,9 +13,12 @@ from headrace.local_stack import KafkaServer, Stack, free_port
 from headrace.types import Position, TopicPartition
 from tests.faults.door import Door
 from tests.faults.harness import Make, Trial
-from tests.faults.processes import WorkerProcess
+from tests.faults.processes import LEAVING, WorkerProcess
 
 MakeStack = Callable[..., Stack]
+
+SHORT = '{"session.timeout.ms": 6000}'
+"""The least a broker allows: how long a static member that ended still counts."""
 
 
 def refusal(run: Trial, worker: WorkerProcess) -> str:
@@ -86,7 +89,7 @@ def test_offsets_set_back_and_put_right(trial: Make) -> None:
     run = trial(partitions=1)
     run.prepare()
     run.load(run.records(600), wait=True)
-    first = run.start(0)
+    first = run.start(0, command=LEAVING)
     run.wait_drained()
     first.signal(signal.SIGTERM)
     run.wait(lambda: first.exit_code is not None, "the worker ends after SIGTERM", 30)
@@ -95,7 +98,7 @@ def test_offsets_set_back_and_put_right(trial: Make) -> None:
     assert right is not None
     run.wait_left()
     run.topics.start_group(run.app.name, {partition: Position(offset=100, watermark_ms=None)})
-    assert "beyond the committed offset 100" in refusal(run, run.start(0))
+    assert "beyond the committed offset 100" in refusal(run, run.start(0, HEADRACE_KAFKA__CONSUMER_PROPERTIES=SHORT))
     run.wait_left()
     run.topics.start_group(run.app.name, {partition: right})
     run.load(run.records(400), wait=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.faults.app import records
 from tests.faults.harness import Make, Moment, Trial
 
 
@@ -35,7 +36,7 @@ def test_killed_at_any_progress(trial: Make) -> None:
     assert figures["catch_ups"] > 0
 
 
-@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize("slots", [2, pytest.param(1, marks=pytest.mark.faults)])
 def test_killed_at_random_moments_under_flow(trial: Make, slots: int) -> None:
     """100,000 events flow, a worker is killed at ten random moments: one result for every offset, all features and states are right."""
     run = trial(max_batch=500)
@@ -55,3 +56,33 @@ def test_killed_at_random_moments_under_flow(trial: Make, slots: int) -> None:
     assert figures["kills"] == 10
     assert figures["aborted_records"] > 0
     assert figures["catch_ups"] > 0
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+def test_killed_under_large_load(trial: Make) -> None:
+    """T11: 12 partitions, 3 workers, 2,000 events a second; 14 kills with a restart, then 6 slots left empty until others serve for them."""
+    run = trial(partitions=12, max_batch=200)
+    run.takeovers = True
+    run.prepare()
+    loader = run.load(list(records(run.rng, 600_000, cards=20_000)), rate=2_000)
+    for slot in range(3):
+        run.start(slot)
+    for _ in range(14):
+        victim = run.wait_victim()
+        run.pass_time(run.rng.uniform(3, 8))
+        run.kill(victim, run.rng.choice(list(Moment)))
+        run.start(victim.slot)
+    for _ in range(6):
+        victim = run.wait_victim()
+        run.kill(victim, Moment.ANY)
+        run.wait_taken_over(victim)
+        run.start(victim.slot)
+    loader.finish()
+    run.wait_drained(120)
+    figures = run.verdict()
+    assert figures["kills"] == 20
+    assert figures["events"] >= 100_000
+    assert figures["aborted_records"] >= 10
+    assert figures["catch_ups"] > 0
+    assert figures["peak_mb"] < 500

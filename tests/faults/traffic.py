@@ -58,7 +58,7 @@ class Loader(Beside):
 
     def __init__(self, properties: Properties, topic: str, records: Sequence[Sent], *, rate: float = 0) -> None:
         self._properties, self._topic, self._records, self._rate = properties, topic, records, rate
-        self._hurry = threading.Event()
+        self._hurry, self._last = threading.Event(), threading.Event()
         self.sent = 0
         self.done = False
         """Whether the broker has all of them."""
@@ -67,6 +67,10 @@ class Loader(Beside):
     def hurry(self) -> None:
         """Send the rest at once."""
         self._hurry.set()
+
+    def finish(self) -> None:
+        """Send no more than what is on its way: the faults are over."""
+        self._last.set()
 
     def work(self) -> None:
         """Send, at the pace given."""
@@ -80,7 +84,7 @@ class Loader(Beside):
             }
         )
         begun_s = time.monotonic()
-        while self.sent < len(self._records) and not self._stop.is_set():
+        while self.sent < len(self._records) and not self._stop.is_set() and not self._last.is_set():
             for record in self._records[self.sent : self.sent + PORTION]:
                 producer.produce(self._topic, record.value, record.key, timestamp=record.timestamp_ms)
             self.sent = min(self.sent + PORTION, len(self._records))
@@ -89,7 +93,7 @@ class Loader(Beside):
                 self._hurry.wait(max(0.0, begun_s + self.sent / self._rate - time.monotonic()))
         while producer.flush(1.0) and not self._stop.is_set():
             self.check()
-        self.done = self.sent == len(self._records)
+        self.done = self.sent == len(self._records) or self._last.is_set()
 
     def _delivered(self, error: KafkaError | None, _: Message) -> None:
         if error is not None:

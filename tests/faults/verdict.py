@@ -62,7 +62,8 @@ def collect(app: App, properties: Mapping[str, str], store: RedisStore) -> Found
                 source[TopicPartition(topic, record.partition)].append(record)
         predictions = {pipeline.name: committed.records(pipeline.predictions) for pipeline in app.pipelines}
         dead_letters = committed.records(app.dead_letters)
-        seen_by_all = sum(len(uncommitted.records(topic)) for topic in results)
+        written = {partition: 0 for topic in results for partition in uncommitted.partitions(topic)}
+        seen_by_all = sum(map(len, uncommitted.batches(written)))
         owned = [(partition, view.fp) for one in app.sources for partition in committed.partitions(one.topic) for view in app.views_of(one)]
         return Found(
             source=source,
