@@ -61,7 +61,7 @@ def test_killed_at_random_moments_under_flow(trial: Make, slots: int) -> None:
 @pytest.mark.faults
 @pytest.mark.timeout(900)
 def test_killed_under_large_load(trial: Make) -> None:
-    """T11: 12 partitions, 3 workers, 2,000 events a second; 14 kills with a restart, then 6 slots left empty until others serve for them."""
+    """T11: 12 partitions, 3 workers, 2,000 events a second; 14 kills and restarts, then 6 slots left empty until others serve them."""
     run = trial(partitions=12, max_batch=200)
     run.takeovers = True
     run.prepare()
