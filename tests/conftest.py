@@ -165,7 +165,7 @@ def _up(folder: Path, **wishes: Any) -> Stack:
 def _end_run(folder: Path) -> None:
     for worker in folder.glob("*/worker-*.json"):
         LocalProcess(worker).kill()
-    for stack in folder.glob("**/stack.json"):
+    for stack in list(folder.glob("**/stack.json")):
         Stack(stack.parent).down()
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -26,7 +26,7 @@ from headrace.publish.kafka_topics import KafkaTopics, TopicWish
 from headrace.types import Position, TopicPartition
 from tests.faults.app import Sent, records, write_app
 from tests.faults.processes import RUN_WORKER, Journal, WorkerProcess
-from tests.faults.traffic import Loader, Progress, Seen
+from tests.faults.traffic import Loader, Pace, Progress, Seen
 from tests.faults.verdict import collect, judge
 
 Figures = dict[str, Any]
@@ -110,9 +110,9 @@ class Trial:
         """A drawn log of so many records."""
         return list(records(self.rng, count))
 
-    def load(self, wanted: Sequence[Sent], *, rate: float = 0, wait: bool = False) -> Loader:
+    def load(self, wanted: Sequence[Sent], *, pace: Pace = lambda _: 0, wait: bool = False) -> Loader:
         """Send records; `wait` until the broker has all of them."""
-        loader = Loader(self.properties, self.source, wanted, rate=rate)
+        loader = Loader(self.properties, self.source, wanted, pace=pace)
         self._beside.append(loader)
         self.loader = loader
         self._ends = None
@@ -327,7 +327,7 @@ class Trial:
         figures: Figures = {
             "seed": self.seed,
             "events": sum(self.ends().values()),
-            "kills": sum(worker.killed_s is not None for worker in self.workers),
+            "kills": self.kills(),
             "aborted_records": aborted,
             "catch_ups": len(catch_ups),
             "caught_up_events": sum(int(line["live_from"]) - int(line["start"]) for line in catch_ups),
@@ -337,6 +337,10 @@ class Trial:
         if self.takeovers:
             figures["slowest_takeover_s"] = round(max(self.takeovers_s(), default=0.0), 2)
         return figures
+
+    def kills(self) -> int:
+        """How many workers were killed so far."""
+        return sum(worker.killed_s is not None for worker in self.workers)
 
     def takeovers_s(self) -> list[float]:
         """For each killed worker the time from the kill to the next commit for one of its partitions."""

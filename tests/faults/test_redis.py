@@ -86,7 +86,7 @@ def test_redis_killed_ten_times(trial: Make, own_stack: MakeStack) -> None:
     redis = own_stack(brokers=0).redis
     run = trial(redis=redis, partitions=12, max_batch=200)
     run.prepare()
-    loader = run.load(run.records(300_000), rate=2_000)
+    loader = run.load(run.records(300_000), pace=lambda _: 2_000)
     for slot in range(3):
         run.start(slot)
     run.wait_passed(2_000)

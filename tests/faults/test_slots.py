@@ -12,7 +12,7 @@ def test_the_newer_of_two_with_one_slot_wins(trial: Make) -> None:
     """T16: the older process ends with an error that names host and pid of the newer, and takes nothing back."""
     run = trial()
     run.prepare()
-    loader = run.load(run.records(10_000), rate=300)
+    loader = run.load(run.records(10_000), pace=lambda _: 300)
     older = run.start(0)
     run.wait_passed(run.rng.randrange(100, 500))
     newer = run.start(0)

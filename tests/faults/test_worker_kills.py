@@ -20,15 +20,17 @@ def test_killed_at_any_progress(trial: Make) -> None:
     run = trial()
     run.takeovers = True
     run.prepare()
-    run.load(run.records(10_000), wait=True)
+    # Most at once, the rest little by little: whoever is to be caught in the middle of something has something to do.
+    loader = run.load(run.records(10_000), pace=lambda sent: 0 if sent < 7_000 else 150)
     for slot in range(2):
         run.start(slot)
     moments = drawn_moments(run, {Moment.IN_TRANSACTION: 2, Moment.BEFORE_STORE: 2, Moment.ANY: 1})
-    for progress, moment in zip(sorted(run.rng.sample(range(200, 8_000), 5)), moments, strict=True):
+    for progress, moment in zip(sorted(run.rng.sample(range(200, 5_000), 5)), moments, strict=True):
         run.wait_passed(progress)
         victim = run.wait_victim()
         run.kill(victim, moment)
         run.start(victim.slot)
+    loader.hurry()
     run.wait_drained()
     figures = run.verdict()
     assert figures["kills"] == 5
@@ -42,7 +44,8 @@ def test_killed_at_random_moments_under_flow(trial: Make, slots: int) -> None:
     run = trial(max_batch=500)
     run.takeovers = True
     run.prepare()
-    loader = run.load(run.records(100_000), rate=2_500)
+    # A tenth for each kill, and then little by little until it has happened: the flow does not end before the kills do.
+    loader = run.load(run.records(100_000), pace=lambda sent: 2_500 if sent < 10_000 * (1 + run.kills()) else 250)
     for slot in range(slots):
         run.start(slot)
     for moment in drawn_moments(run, {Moment.IN_TRANSACTION: 3, Moment.BEFORE_STORE: 3, Moment.ANY: 4}):
@@ -65,7 +68,7 @@ def test_killed_under_large_load(trial: Make) -> None:
     run = trial(partitions=12, max_batch=200)
     run.takeovers = True
     run.prepare()
-    loader = run.load(list(records(run.rng, 600_000, cards=20_000)), rate=2_000)
+    loader = run.load(list(records(run.rng, 600_000, cards=20_000)), pace=lambda _: 2_000)
     for slot in range(3):
         run.start(slot)
     for _ in range(14):

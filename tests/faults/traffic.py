@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from confluent_kafka import KafkaError, Message, Producer
 
@@ -14,12 +14,14 @@ from headrace.publish.kafka_topics import KafkaTopics
 from headrace.types import RecordBatch, TopicPartition
 from tests.faults.app import Sent
 
-PORTION = 100
+PORTION_S, LARGEST = 0.04, 1_000
+"""A portion is sent so often, or so large where nothing paces it."""
 LOOK_S = 0.02
 
 Properties = Mapping[str, str]
 Result = tuple[str, int, int, bytes | None, bytes | None]
 """A record a reader saw: topic, partition, offset, key, value."""
+Pace = Callable[[int], float]
 
 
 class Beside:
@@ -54,10 +56,10 @@ class Beside:
 
 
 class Loader(Beside):
-    """Sends records to a topic in order, `rate` a second (0: as fast as it can); `hurry` drops the pace."""
+    """Sends records to a topic in order; `pace(sent)` says how many a second from there on (0: no limit), `hurry` drops the pace."""
 
-    def __init__(self, properties: Properties, topic: str, records: Sequence[Sent], *, rate: float = 0) -> None:
-        self._properties, self._topic, self._records, self._rate = properties, topic, records, rate
+    def __init__(self, properties: Properties, topic: str, records: Sequence[Sent], *, pace: Pace) -> None:
+        self._properties, self._topic, self._records, self._pace = properties, topic, records, pace
         self._hurry, self._last = threading.Event(), threading.Event()
         self.sent = 0
         self.done = False
@@ -83,14 +85,16 @@ class Loader(Beside):
                 "on_delivery": self._delivered,
             }
         )
-        begun_s = time.monotonic()
         while self.sent < len(self._records) and not self._stop.is_set() and not self._last.is_set():
-            for record in self._records[self.sent : self.sent + PORTION]:
+            pace = 0 if self._hurry.is_set() else self._pace(self.sent)
+            due_s = time.monotonic() + PORTION_S
+            portion = self._records[self.sent : self.sent + (max(1, int(pace * PORTION_S)) if pace else LARGEST)]
+            for record in portion:
                 producer.produce(self._topic, record.value, record.key, timestamp=record.timestamp_ms)
-            self.sent = min(self.sent + PORTION, len(self._records))
+            self.sent += len(portion)
             producer.poll(0)
-            if self._rate:
-                self._hurry.wait(max(0.0, begun_s + self.sent / self._rate - time.monotonic()))
+            if pace:
+                self._hurry.wait(max(0.0, due_s - time.monotonic()))
         while producer.flush(1.0) and not self._stop.is_set():
             self.check()
         self.done = self.sent == len(self._records) or self._last.is_set()
