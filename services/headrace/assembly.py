@@ -154,7 +154,13 @@ def assemble(
         return clock.monotonic_ns() // 1_000_000
 
     applier = Applier(
-        store=ports.store, executor=executors.store, now_ms=monotonic_ms, max_delay_ms=limits.max_store_delay_ms, count=applied
+        store=ports.store,
+        executor=executors.store,
+        now_ms=monotonic_ms,
+        max_delay_ms=limits.max_store_delay_ms,
+        every_ms=limits.store_every_ms,
+        enough=limits.store_at_once,
+        count=applied,
     )
     paths = Paths(
         {

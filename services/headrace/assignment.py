@@ -23,7 +23,7 @@ from headrace.features.applier import Applier
 from headrace.features.state_store import ApplyResult, StateStore
 from headrace.recovery import Found, Phase, Plan
 from headrace.timeline import Timeline
-from headrace.types import Delivery, Drain, RecordBatch, TopicPartition, Work
+from headrace.types import Delivery, Drain, PartitionWrite, RecordBatch, TopicPartition, Work
 
 RETRY_MIN_MS, RETRY_MAX_MS = 50, 2_000
 
@@ -57,6 +57,12 @@ class Path(Protocol):
 
     def score(self, batches: Sequence[RecordBatch], ends: Mapping[TopicPartition, int], timeline: Timeline) -> Work:
         """Fold and score records; `ends` are the positions behind this batch of every partition in it, replayed ones included."""
+
+    def unpacked(self) -> int:
+        """How many positions and states have moved since the last pack."""
+
+    def pack(self) -> list[PartitionWrite]:
+        """Everything folded since the last pack, for the store: to be called before a later batch is folded."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

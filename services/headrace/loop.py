@@ -8,8 +8,8 @@ compare-and-set on the offset, and a new owner folds what is missing. Whatever i
 away, everything in memory is dropped, and every partition is claimed again (`assignment`, `recovery`).
 
 Two freedoms this order leaves are taken. Under a backlog a commit is in flight, in a thread, while the next batch is polled, folded and
-scored; nothing of that batch is sent before the commit is definite. And the store follows the commit (`features/applier`), never more than
-`max_store_delay` behind. Every transition here is a row of the table in `services/README.md`.
+scored; nothing of that batch is sent before the commit is definite. And the store follows the commit (`features/applier`), several batches
+at a time, never more than `max_store_delay` behind. Every transition here is a row of the table in `services/README.md`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from headrace.executor import Outcome
 from headrace.parts import Parts
 from headrace.publish.record_sink import CommitResult
 from headrace.timeline import Timeline
-from headrace.types import Drain, TopicPartition, Work
+from headrace.types import Drain, PartitionWrite, TopicPartition, Work
 
 IDLE_MS, BUSY_MS = 100, 5
 
@@ -52,9 +52,9 @@ class Loop:
         try:
             while not self._stopping:
                 self.turn()
-            self._finish_commit()
-            self._applier.flush(list(self._assignment.partitions))
+            self._settle(list(self._assignment.partitions))
         finally:
+            self._assignment.remove(list(self._assignment.partitions))  # what ended us may have left something folded, not committed
             self._source.close(leave=leave)
             self._sink.close()
 
@@ -75,14 +75,17 @@ class Loop:
             self._assignment.recover(drain.broken)
         backlog = len(drain) >= self._limits.overlap_from
         try:
-            work = self._fold_and_score(drain, timeline)
+            work = self._fold_and_score(drain, timeline, backlog=backlog)
         except (TransientError, PartitionMoved) as trouble:
             if self._finish_commit():
                 self._start_over(str(trouble), reopen=False)
             return
-        if self._finish_commit() and work is not None:
+        if self._finish_commit():
             timeline.mark("wait")
-            self._publish(work, timeline, backlog=backlog)
+            if work is not None:
+                self._publish(work, timeline, backlog=backlog)
+            else:
+                self._follow(self._packed(backlog=False))
         if self._applier.overdue():
             self._applier.flush(list(self._assignment.partitions))
 
@@ -98,14 +101,23 @@ class Loop:
         self._assignment.recover(turned.moved)
         self._assignment.turn()
 
-    def _fold_and_score(self, drain: Drain, timeline: Timeline) -> Work | None:
+    def _fold_and_score(self, drain: Drain, timeline: Timeline, *, backlog: bool) -> Work | None:
         """Everything that happens to a batch inside this process; nothing leaves it."""
         found = self._assignment.sort(drain)
         for batch in found.replay:
             self._path.replay(batch, timeline)
             self._watch.say("replayed", events=len(batch))
         self._assignment.go_live(found.arrived)
-        return self._path.score(found.live, found.ends, timeline) if found.ends else None
+        if not found.ends:
+            return None
+        work = self._path.score(found.live, found.ends, timeline)
+        work.writes = self._packed(backlog=backlog)
+        timeline.mark("pack")
+        return work
+
+    def _packed(self, *, backlog: bool) -> list[PartitionWrite]:
+        """What the store is to hear now, if anything; states are packed before a later event can be folded into them."""
+        return self._path.pack() if self._applier.wants(self._path.unpacked(), backlog=backlog) else []
 
     def _publish(self, work: Work, timeline: Timeline, *, backlog: bool) -> None:
         """Send one batch and commit it; under a backlog the commit stays in flight."""
@@ -138,6 +150,12 @@ class Loop:
         self._store(work, timeline)
         return True
 
+    def _settle(self, partitions: Sequence[TopicPartition]) -> None:
+        """Between two batches: finish the commit in flight, and bring the store of these partitions up to it."""
+        self._finish_commit()
+        self._follow(self._path.pack())
+        self._applier.flush(partitions)
+
     def _not_committed(self, result: CommitResult, reason: str) -> None:
         """A transaction was aborted, or nobody knows: never guess, never resend."""
         self._watch.transaction(result)
@@ -148,9 +166,13 @@ class Loop:
     def _store(self, work: Work, timeline: Timeline) -> None:
         """The batch is definite: let the store follow."""
         timeline.mark("commit")
-        for write in work.writes:
-            self._applier.add(write)
+        self._follow(work.writes)
         self._watch.committed(work, timeline)
+
+    def _follow(self, writes: Sequence[PartitionWrite]) -> None:
+        """Let the store follow the commit; never ahead of it."""
+        for write in writes:
+            self._applier.add(write)
 
     def _start_over(self, reason: str, *, reopen: bool) -> None:
         """Drop everything in memory and claim every partition again, with a new producer if the old one may hold something."""
@@ -163,7 +185,9 @@ class Loop:
         """How long to wait for a first record: not at all while a commit is in flight, hardly while something else is."""
         if self._in_flight is not None:
             return 0
-        return BUSY_MS if self._assignment.claiming() or not self._applier.idle() else IDLE_MS
+        if self._assignment.claiming() or not self._applier.idle():
+            return BUSY_MS
+        return self._limits.store_every_ms if self._path.unpacked() else IDLE_MS
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> None:
         """Inside poll: claim them from the next turn on."""
@@ -173,8 +197,7 @@ class Loop:
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """Inside poll: finish what is in flight for them; their records in the drain at hand are dropped by `Assignment.sort`."""
         self._watch.rebalanced("revoked", partitions)
-        self._finish_commit()
-        self._applier.flush(partitions)
+        self._settle(partitions)
         self._assignment.remove(partitions)
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:

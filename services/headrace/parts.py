@@ -43,6 +43,10 @@ class Limits:
     """A drain of that many records is a backlog: its commit stays in flight while the next batch is folded."""
     max_store_delay_ms: int = 1_000
     """How far the store may be behind the commit before the loop waits for it."""
+    store_every_ms: int = 50
+    """How often the store is written to while there is no backlog."""
+    store_at_once: int = 16_384
+    """States after which it is written to under a backlog; with fewer, half of the allowed delay is waited for more."""
     resident_entities: int = 200_000
     """Entities kept in memory per source."""
     refused_share: float = 0.5

@@ -9,7 +9,7 @@ import numpy as np
 from headrace.pipeline import SourcePath
 from headrace.recovery import Plan
 from headrace.timeline import Timeline
-from headrace.types import Position, RecordBatch, TopicPartition, Work
+from headrace.types import PartitionWrite, Position, RecordBatch, TopicPartition, Work
 
 
 class Paths:
@@ -17,6 +17,8 @@ class Paths:
 
     def __init__(self, paths: Mapping[str, SourcePath]) -> None:
         self._paths = paths
+        self._unpacked: dict[TopicPartition, int] = {}
+        """The position behind what was folded since the last pack."""
 
     def views(self, topic: str) -> Sequence[str]:
         """The fingerprints of the views filled from a topic."""
@@ -31,7 +33,9 @@ class Paths:
 
     def start(self, partition: TopicPartition, plan: Plan) -> None:
         """Begin with a partition whose state stands as the plan says."""
-        self._paths[partition.topic].states.start(partition, plan.starts, plan.watermark_ms)
+        self._unpacked.pop(partition, None)
+        empty = plan.resets.keys() == plan.starts.keys()
+        self._paths[partition.topic].states.start(partition, plan.starts, plan.watermark_ms, empty=empty)
 
     def go_live(self, partition: TopicPartition, watermark_ms: int | None) -> None:
         """Scoring begins; the committed watermark, where known, is the watermark."""
@@ -40,6 +44,7 @@ class Paths:
 
     def drop(self, partition: TopicPartition) -> None:
         """Forget everything about a partition."""
+        self._unpacked.pop(partition, None)
         self._paths[partition.topic].states.drop(partition)
 
     def applied(self, partition: TopicPartition, offset: int) -> None:
@@ -55,7 +60,7 @@ class Paths:
         self._paths[batch.topic].replay(batch, timeline)
 
     def score(self, batches: Sequence[RecordBatch], ends: Mapping[TopicPartition, int], timeline: Timeline) -> Work:
-        """Fold and score; states are packed here, before any later event can be folded into them."""
+        """Fold and score; what was folded waits for `pack`."""
         work = Work(outputs=[], positions={}, writes=[], tallies=[])
         for batch in batches:
             outputs, tally = self._paths[batch.topic].score(batch, timeline)
@@ -65,8 +70,18 @@ class Paths:
                 name = TopicPartition(batch.topic, number)
                 work.positions[name] = Position(offset=ends[name], watermark_ms=self._paths[batch.topic].states.watermark_ms(name))
                 tally.newest_ms[name] = int(batch.timestamps_ms[np.flatnonzero(batch.partitions == number)[-1]])
+        self._unpacked.update(ends)
         timeline.mark("encode")
-        for topic in {name.topic for name in ends}:
-            work.writes.extend(self._paths[topic].states.pack({name: end for name, end in ends.items() if name.topic == topic}))
-        timeline.mark("pack")
         return work
+
+    def unpacked(self) -> int:
+        """How many positions and states have moved since the last pack."""
+        return len(self._unpacked) + sum(self._paths[topic].states.touched() for topic in {name.topic for name in self._unpacked})
+
+    def pack(self) -> list[PartitionWrite]:
+        """Everything folded since the last pack, for the store; to be called before a later batch is folded into it."""
+        ends, self._unpacked = self._unpacked, {}
+        writes: list[PartitionWrite] = []
+        for topic in {name.topic for name in ends}:
+            writes += self._paths[topic].states.pack({name: end for name, end in ends.items() if name.topic == topic})
+        return writes

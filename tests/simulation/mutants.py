@@ -3,6 +3,7 @@
 V10  the records of a partition that was revoked inside the drain are still folded and sent, with fresh group metadata
 V11  with a commit in flight, states are packed after the next batch was folded, not before
 V12  a claim begins while a commit is in flight
+V13  a worker that ends on an error stores what it folded and did not commit
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ from unittest.mock import patch
 
 from headrace.assignment import Partition
 from headrace.loop import Loop
-from headrace.paths import Paths
 from headrace.timeline import Timeline
-from headrace.types import RecordBatch, TopicPartition, Work
+from headrace.types import PartitionWrite, TopicPartition, Work
 
 
 @contextmanager
@@ -25,8 +25,7 @@ def v10_revoked_records_are_sent() -> Iterator[None]:
     turn = Loop.turn
 
     def revoked(self: Loop, partitions: Sequence[TopicPartition]) -> None:
-        self._finish_commit()
-        self._applier.flush(partitions)
+        self._settle(partitions)
         late.setdefault(id(self), {}).update({name: self._assignment.partitions[name] for name in partitions})
 
     def turn_late(self: Loop) -> None:
@@ -41,30 +40,17 @@ def v10_revoked_records_are_sent() -> Iterator[None]:
 @contextmanager
 def v11_states_are_packed_late() -> Iterator[None]:
     """What is handed to the store is packed when the commit is definite; by then the next batch may be folded."""
-    score, store = Paths.score, Loop._store
-    ends_of: dict[int, Mapping[TopicPartition, int]] = {}
+    store = Loop._store
 
-    def score_unpacked(self: Paths, batches: Sequence[RecordBatch], ends: Mapping[TopicPartition, int], timeline: Timeline) -> Work:
-        work = score(self, batches, {}, timeline) if not batches else _score_without_pack(self, batches, ends, timeline)
-        ends_of[id(work)] = dict(ends)
-        return work
-
-    def _score_without_pack(self: Paths, batches: Sequence[RecordBatch], ends: Mapping[TopicPartition, int], timeline: Timeline) -> Work:
-        packs = {topic: path.states.pack for topic, path in self._paths.items()}
-        for path in self._paths.values():
-            path.states.pack = lambda ends: []  # type: ignore[method-assign]  # noqa: ARG005
-        try:
-            return score(self, batches, ends, timeline)
-        finally:
-            for topic, path in self._paths.items():
-                path.states.pack = packs[topic]  # type: ignore[method-assign]
+    def not_packed(self: Loop, *, backlog: bool) -> list[PartitionWrite]:
+        del self, backlog
+        return []
 
     def store_packed(self: Loop, work: Work, timeline: Timeline) -> None:
-        ends = ends_of.pop(id(work))
-        work.writes = [write for path in self._path._paths.values() for write in path.states.pack(ends)]  # type: ignore[attr-defined]
+        work.writes = self._path.pack()
         store(self, work, timeline)
 
-    with patch.object(Paths, "score", score_unpacked), patch.object(Loop, "_store", store_packed):
+    with patch.object(Loop, "_packed", not_packed), patch.object(Loop, "_store", store_packed):
         yield
 
 
@@ -81,9 +67,27 @@ def v12_claims_do_not_wait_for_the_commit() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def v13_an_error_leaves_what_is_not_committed() -> Iterator[None]:
+    """A worker that ends on an error gives its partitions back as if a batch had just ended: what it folded goes to the store."""
+
+    def run(self: Loop, topics: Sequence[str], *, leave: bool = False) -> None:
+        self.start(topics)
+        try:
+            while not self._stopping:
+                self.turn()
+        finally:
+            self._source.close(leave=leave)
+            self._sink.close()
+
+    with patch.object(Loop, "run", run):
+        yield
+
+
 MUTANTS: Mapping[str, Callable[[], object]] = {
     "V10": v10_revoked_records_are_sent,
     "V11": v11_states_are_packed_late,
     "V12": v12_claims_do_not_wait_for_the_commit,
+    "V13": v13_an_error_leaves_what_is_not_committed,
 }
 """By name; the protocol itself passes the same schedules."""

@@ -70,13 +70,18 @@ class Applier:
         executor: Executor,
         now_ms: Callable[[], int],
         max_delay_ms: int,
+        every_ms: int,
+        enough: int,
         count: Callable[[str], None],
     ) -> None:
-        """`count(result)` gets each apply's result."""
+        """`every_ms` and `enough`: see `wants`; `count(result)` gets each apply's result."""
         self._store = store
         self._executor = executor
         self._now_ms = now_ms
-        self._max_delay_ms = max_delay_ms
+        self._half_delay_ms = max_delay_ms // 2
+        self._every_ms = min(every_ms, self._half_delay_ms)
+        self._enough = enough
+        self._wanted_ms = 0
         self._count = count
         self._owned: dict[TopicPartition, _Owned] = {}
         self._flight: _Flight | None = None
@@ -90,6 +95,20 @@ class Applier:
     def drop(self, partition: TopicPartition) -> None:
         """Forget the partition and what waits for it; an apply in flight may still happen or not."""
         self._owned.pop(partition, None)
+
+    def wants(self, states: int, *, backlog: bool) -> bool:
+        """Whether to be given the states folded since it last wanted any; there are so many, positions included.
+
+        Every write costs the store, and so does every state. Caught up, it wants them every `every_ms`. Under a backlog the same entities
+        come again and again and nobody waits for what they were a moment ago: then it wants them when they are `enough`, or when half of
+        the allowed delay is over (the other half is for those that wait here).
+        """
+        now_ms = self._now_ms()
+        pause_ms = self._half_delay_ms if backlog and states < self._enough else self._every_ms
+        if states == 0 or now_ms - self._wanted_ms < pause_ms:
+            return False
+        self._wanted_ms = now_ms
+        return True
 
     def add(self, write: PartitionWrite) -> None:
         """Apply these states, whose batch is committed; ignored for a partition that is not ours any more."""
@@ -120,7 +139,7 @@ class Applier:
     def overdue(self) -> bool:
         """Whether the store is further behind than allowed, so that the loop must wait for it."""
         now_ms = self._now_ms()
-        return any(owned.waiting is not None and now_ms - owned.waiting_since_ms > self._max_delay_ms for owned in self._owned.values())
+        return any(owned.waiting is not None and now_ms - owned.waiting_since_ms > self._half_delay_ms for owned in self._owned.values())
 
     def idle(self) -> bool:
         """Whether nothing waits and nothing is in flight."""

@@ -56,6 +56,8 @@ class _Partition:
     starts: Int64s
     ends: dict[str, int]
     watermark_ms: int
+    whole: bool
+    """Nothing was left in the store or given up to it: who is not among the rows is nowhere, and need not be asked for."""
     applied: int = _NEVER
     rows: _RowOf = field(default_factory=_RowOf)
 
@@ -90,8 +92,11 @@ class ResidentStates:
 
     # --------------------------------------------------------------------------------------------- partitions
 
-    def start(self, partition: TopicPartition, starts: Mapping[str, int], watermark_ms: int) -> None:
-        """Begin with a partition whose views (by `FeatureView.fp`) stand at `starts` in the store: events below are not theirs to take."""
+    def start(self, partition: TopicPartition, starts: Mapping[str, int], watermark_ms: int, *, empty: bool = False) -> None:
+        """Begin with a partition whose views (by `FeatureView.fp`) stand at `starts` in the store: events below are not theirs to take.
+
+        `empty`: the store holds no state of it yet, so nothing is read until something was given up.
+        """
         self.drop(partition)
         slot = self._slots.index(None) if None in self._slots else len(self._slots)
         self._slots[slot : slot + 1] = [partition]
@@ -100,6 +105,7 @@ class ResidentStates:
             starts=np.array([starts[view.fp] for view in self.views], dtype=np.int64),
             ends={view.fp: starts[view.fp] for view in self.views},
             watermark_ms=watermark_ms,
+            whole=empty,
         )
 
     def drop(self, partition: TopicPartition) -> None:
@@ -120,6 +126,10 @@ class ResidentStates:
     def entities(self) -> int:
         """How many entities are in memory."""
         return sum(len(found.rows) for found in self._partitions.values())
+
+    def touched(self) -> int:
+        """How many entities were folded into since they were last packed."""
+        return len(self._touched())
 
     def tidy(self) -> None:
         """Give memory between the panes back; never needed, and not quick."""
@@ -186,7 +196,10 @@ class ResidentStates:
     def _bring(self, topic: str, wanted: Mapping[int, list[str]], ours: Mapping[int, _Partition]) -> None:
         """Give rows to entities that have none. All reads come first: if one fails, nothing has changed."""
         keys = {number: [name.encode() for name in names] for number, names in wanted.items()}
-        answers = {number: self._read(TopicPartition(topic, number), keys[number]) for number in wanted}
+        answers = {
+            number: self._nothing(keys[number]) if ours[number].whole else self._read(TopicPartition(topic, number), keys[number])
+            for number in wanted
+        }
         self._evict(sum(len(names) for names in wanted.values()))
         for number, names in wanted.items():
             rows = self._table.take(len(names))
@@ -200,6 +213,9 @@ class ResidentStates:
             self._packed_to[rows] = _NEVER
             self._keys[rows] = keys[number]
             ours[number].rows.update(zip(names, rows, strict=True))
+
+    def _nothing(self, keys: Sequence[bytes]) -> Mapping[str, Sequence[bytes | None]]:
+        return {view.fp: [None] * len(keys) for view in self.views}
 
     # --------------------------------------------------------------------------------------------- to the store
 
@@ -280,6 +296,7 @@ class ResidentStates:
         for slot in np.unique(self._slot_of[rows]).tolist():
             partition = self._slots[slot]
             if partition is not None:
+                self._partitions[partition].whole = False
                 self._forget(self._partitions[partition], rows[self._slot_of[rows] == slot].tolist())
         if crowded:
             self._table.tidy()

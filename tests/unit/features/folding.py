@@ -92,7 +92,7 @@ class Folded:
         self.states = ResidentStates(views=views, read=self.store.read, capacity=capacity)
         self.partitions = sorted({one.partition for one in happenings})
         for partition in self.partitions:
-            self.states.start(TopicPartition(TOPIC, partition), {view.fp: 0 for view in views}, NO_WATERMARK_MS)
+            self.states.start(TopicPartition(TOPIC, partition), {view.fp: 0 for view in views}, NO_WATERMARK_MS, empty=True)
         offsets = offsets_of(happenings)
         values, late, as_of_ms = [], [], []
         for begin, end in zip([0, *cuts], [*cuts, len(happenings)], strict=True):

@@ -66,6 +66,8 @@ class World:
             executor=executor or InlineExecutor(),
             now_ms=lambda: self.clock.monotonic_ns() // 1_000_000,
             max_delay_ms=1_000,
+            every_ms=50,
+            enough=100,
             count=self.results.append,
         )
         self.applier.own(PARTITION, OWNER, {"v": 0})
@@ -165,14 +167,27 @@ def test_a_quiet_partition_is_looked_at() -> None:
 
 
 def test_the_loop_is_told_to_wait_for_a_store_that_falls_behind() -> None:
-    """States that wait longer than max_store_delay make the applier overdue."""
+    """States that wait longer than half of max_store_delay make the applier overdue; the other half may have passed before they came."""
     world = World(LaterExecutor())
     world.applier.add(write(0, 1, states={b"a": b"1"}))
     world.applier.turn()
     world.applier.add(write(1, 2, states={b"a": b"2"}))
-    world.clock.advance(1_000)
+    world.clock.advance(500)
     assert not world.applier.overdue()
     world.clock.advance(1)
     assert world.applier.overdue()
     world.applier.flush([PARTITION])
     assert world.applier.idle()
+
+
+@pytest.mark.parametrize(("states", "backlog", "pause_ms"), [(1, False, 50), (500, False, 50), (99, True, 500), (100, True, 50)])
+def test_states_are_wanted_after_a_pause(states: int, backlog: bool, pause_ms: int) -> None:  # noqa: FBT001
+    """Caught up, and for many states, the pause is the short one; few states under a backlog wait half of the allowed delay."""
+    world = World()
+    world.clock.advance(1_000)
+    assert world.applier.wants(states, backlog=backlog)
+    world.clock.advance(pause_ms - 1)
+    assert not world.applier.wants(states, backlog=backlog)
+    world.clock.advance(1)
+    assert not world.applier.wants(0, backlog=backlog)
+    assert world.applier.wants(states, backlog=backlog)

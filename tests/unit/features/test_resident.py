@@ -187,6 +187,30 @@ def test_one_read_a_partition_and_batch() -> None:
     assert asked[2:] == [(ZERO, [b"b"])]
 
 
+def test_nothing_is_read_from_a_store_that_is_known() -> None:
+    """Where the store was empty at the start it is not asked for new entities, until something was given up to it."""
+    store = DictStore(BOTH)
+    asked: list[bytes] = []
+
+    def read(partition: TopicPartition, keys: Sequence[bytes]) -> Mapping[str, Sequence[bytes | None]]:
+        asked.extend(keys)
+        return store.read(partition, keys)
+
+    states = ResidentStates(views=BOTH, read=read, capacity=3)
+    states.start(ZERO, {view.fp: 0 for view in BOTH}, NO_WATERMARK_MS, empty=True)
+    for offset, card in enumerate("abc"):
+        states.fold(batch_of([paid(card)], [offset]))
+    assert asked == []
+    store.apply(states.pack({ZERO: 3}))
+    states.applied(ZERO, 3)
+    states.fold(batch_of([paid("d")], [3]))
+    assert asked == []
+    states.fold(batch_of([paid("e")], [4]))
+    found = states.fold(batch_of([paid("a", 1)], [5]))
+    assert asked == [b"e", b"a"]
+    assert found.values.tolist() == [[2.0, 2.0, 1.0]]
+
+
 def test_a_read_that_fails_changes_nothing() -> None:
     """When the store is away in the middle of a fold, the same fold later gives what it would have given."""
     store = DictStore(BOTH)
