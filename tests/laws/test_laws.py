@@ -33,12 +33,12 @@ def reading(time_ms: int, x: float = 0.75, *, entity: str = "a", partition: int 
 
 @settings(max_examples=2_000)
 @given(st.data())
-def test_cut_independence_and_twin(data: st.DataObject) -> None:
+def test_cut_independence_and_twin(drawn: st.DataObject) -> None:
     """T50: any cut into batches, any memory and any eviction give the bits of the offline fold, and these are the twin's."""
-    happenings = data.draw(logs())
-    cuts = data.draw(cuts_of(len(happenings)))
+    happenings = drawn.draw(logs())
+    cuts = drawn.draw(cuts_of(len(happenings)))
     offline = Folded(BOTH, happenings)
-    streamed = Folded(BOTH, happenings, cuts, capacity=data.draw(st.sampled_from([1, 2, 1_000])))
+    streamed = Folded(BOTH, happenings, cuts, capacity=drawn.draw(st.sampled_from([1, 2, 1_000])))
     assert bits(streamed.values) == bits(offline.values)
     assert streamed.late.tolist() == offline.late.tolist()
     assert streamed.as_of_ms.tolist() == offline.as_of_ms.tolist()
@@ -66,9 +66,9 @@ def test_twin_by_the_book(happenings: list[Happening]) -> None:
 
 
 @given(st.data())
-def test_pack_unpack_identity(data: st.DataObject) -> None:
+def test_pack_unpack_identity(drawn: st.DataObject) -> None:
     """A state that went through bytes at every event gives the same vectors and state as one that never left memory."""
-    happenings = data.draw(logs())
+    happenings = drawn.draw(logs())
     whole = Folded(BOTH, happenings, range(1, len(happenings)))
     through = Folded(BOTH, happenings, range(1, len(happenings)), forgetful=True)
     assert bits(through.values) == bits(whole.values)
@@ -121,9 +121,9 @@ def test_decay(entry: Aggregation) -> None:
 
 
 @given(st.data())
-def test_late_changes_nothing(data: st.DataObject) -> None:
+def test_late_changes_nothing(drawn: st.DataObject) -> None:
     """A late event changes no state and no later vector: without it, everything else is the same."""
-    happenings = data.draw(logs())
+    happenings = drawn.draw(logs())
     with_late = Folded(BOTH, happenings)
     kept = [event for event, late in enumerate(with_late.late) if not late]
     without = Folded(BOTH, [happenings[event] for event in kept])
@@ -132,9 +132,9 @@ def test_late_changes_nothing(data: st.DataObject) -> None:
 
 
 @given(st.data())
-def test_sweeping_changes_no_answer(data: st.DataObject) -> None:
+def test_sweeping_changes_no_answer(drawn: st.DataObject) -> None:
     """Deleting what no window sees changes neither a vector nor a look-up."""
-    happenings = data.draw(logs())
+    happenings = drawn.draw(logs())
     quiet = [reading(happenings[-1].time_ms + 500_000 + step, entity=f"other {step}", partition=one) for one in (0, 1) for step in range(3)]
     back = [reading(quiet[-1].time_ms + step, entity=entity, partition=one) for one in (0, 1) for step, entity in enumerate("abc")]
     log = happenings + quiet + back

@@ -125,12 +125,12 @@ def test_other_layout() -> None:
 
 
 @given(st.data())
-def test_damaged_bytes(data: st.DataObject) -> None:
+def test_damaged_bytes(drawn: st.DataObject) -> None:
     """Cut, longer or random bytes are refused or read as some state; they never reach beyond their end."""
-    view = data.draw(st.sampled_from([COUNTED, AMOUNTS]))
+    view = drawn.draw(st.sampled_from([COUNTED, AMOUNTS]))
     state = packed(view, (0, 1.0), (1, 2.0), (3_000, 1.0), (40_000, 9.0))
-    cut = data.draw(st.integers(1, len(state) - 1))
-    for damaged in (state[:cut], state + b"\x00", state[:cut] + data.draw(st.binary(max_size=40))):
+    cut = drawn.draw(st.integers(1, len(state) - 1))
+    for damaged in (state[:cut], state + b"\x00", state[:cut] + drawn.draw(st.binary(max_size=40))):
         try:
             found = unpack_state(view, damaged)
         except StoreRefused:
