@@ -275,9 +275,10 @@ class Trial:
 
     def ends(self) -> dict[TopicPartition, int]:
         """Where the source partitions end; once the loader is done, for good."""
-        if self._ends is None or not self.loader.done:
+        if self._ends is None:
+            done = self.loader.done  # asked first: an end that was seen before the last record was sent is none
             ends = {partition: self._stable.log_range(partition).end for partition in self.source_partitions}
-            if not self.loader.done:
+            if not done:
                 return ends
             self._ends = ends
         return self._ends
