@@ -275,13 +275,13 @@ class Trial:
 
     def ends(self) -> dict[TopicPartition, int]:
         """Where the source partitions end; once the loader is done, for good."""
-        if self._ends is None:
-            done = self.loader.done  # asked first: an end that was seen before the last record was sent is none
-            ends = {partition: self._stable.log_range(partition).end for partition in self.source_partitions}
-            if not done:
-                return ends
+        if self._ends is not None:
+            return self._ends
+        final = self.loader.done  # asked first: what a loader sends while the ends are looked at may lie behind them
+        ends = {partition: self._stable.log_range(partition).end for partition in self.source_partitions}
+        if final:
             self._ends = ends
-        return self._ends
+        return ends
 
     def drained(self) -> bool:
         """Whether every source record sent is committed and in the store."""
