@@ -38,6 +38,7 @@ def violations(seed: int, totals: Counters) -> list[str]:
         world.close()
 
 
+@pytest.mark.timeout(1_200)  # hundreds of schedules; a failing one is shrunk
 @settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -55,6 +56,7 @@ def test_the_protocol_keeps_its_promise(seed: int, schedule: list[Burst]) -> Non
         world.close()
 
 
+@pytest.mark.timeout(600)
 def test_the_schedules_do_damage() -> None:
     """The schedules abort transactions, fence producers, lose replies, and make partitions catch up and be rebuilt: else they would prove
     nothing.
@@ -66,6 +68,7 @@ def test_the_schedules_do_damage() -> None:
     assert min(totals.overlapped, totals.aborted, totals.unknown, totals.fenced, totals.catch_ups, totals.rebuilds, totals.rollbacks) > 0
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_caught(name: str) -> None:
     """A weaker protocol is caught within 200 schedules."""
