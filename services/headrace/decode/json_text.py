@@ -46,6 +46,8 @@ def suspects(values: Sequence[bytes]) -> list[int]:
     Joining the values hides no broken UTF-8 sequence, as each begins with a brace or a blank and ends so.
     """
     sizes = list(map(len, values))
+    if max(sizes, default=0) <= 2 * MAX_DEPTH and all(map(bytes.isascii, values)):
+        return []  # most batches: no broken UTF-8, and every level takes two bytes
     if len(values) > 1 and sum(sizes) > JOINED_BYTES:
         half = len(values) // 2
         return suspects(values[:half]) + [half + suspect for suspect in suspects(values[half:])]
@@ -56,7 +58,7 @@ def suspects(values: Sequence[bytes]) -> list[int]:
         except UnicodeDecodeError:
             return list(range(len(values)))
     if max(sizes, default=0) <= 2 * MAX_DEPTH:
-        return []  # every level takes two bytes
+        return []
     return [number for number, size in enumerate(sizes) if size > 2 * MAX_DEPTH and openings(values[number]) > MAX_DEPTH]
 
 

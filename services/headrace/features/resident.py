@@ -187,11 +187,12 @@ class ResidentStates:
         if len(ours) == 1:
             (only,) = ours.values()
             return np.fromiter(_each(entities, only.rows), dtype=np.int64, count=len(entities))
-        rows = np.empty(len(entities), dtype=np.int64)
-        for number, found in ours.items():
-            mine = np.flatnonzero(numbers == number)
-            rows[mine] = _each(_each(mine.tolist(), entities), found.rows)
-        return rows
+        # A drain holds a few stretches of each partition, one for each time the client fetched.
+        begins = np.concatenate(([0], np.flatnonzero(np.diff(numbers)) + 1))
+        found: list[int] = []
+        for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), len(entities)], strict=True):
+            found += _each(entities[begin:end], ours[int(numbers[begin])].rows)
+        return np.array(found, dtype=np.int64)
 
     def _bring(self, topic: str, wanted: Mapping[int, list[str]], ours: Mapping[int, _Partition]) -> None:
         """Give rows to entities that have none. All reads come first: if one fails, nothing has changed."""
