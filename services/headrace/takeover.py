@@ -14,6 +14,20 @@ SWEEP = "transaction.abort.timed.out.transaction.cleanup.interval.ms"
 CONSUMER_SESSION = "group.consumer.session.timeout.ms"
 
 
+def identity_of(name: str, started_ms: int) -> str:
+    """What a worker announces of itself: who it is, and since when."""
+    return f"{name} since {started_ms}"
+
+
+def is_newer(holder: str | None, ours: str) -> bool:
+    """Whether who is announced for our slot came after us; an older one only shows that the store has forgotten us."""
+    return holder not in (None, ours) and _started_ms(holder or "") >= _started_ms(ours)
+
+
+def _started_ms(identity: str) -> int:
+    return int(identity.rpartition(" since ")[2])
+
+
 def takeover_text(properties: Mapping[str, object], brokers: Mapping[int, Mapping[str, str]]) -> str:
     """One sentence; `properties` are the clients', `brokers` the readable settings by broker id."""
     sweep_ms = max((int(found.get(SWEEP, SWEEP_MS)) for found in brokers.values()), default=SWEEP_MS)

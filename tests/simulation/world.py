@@ -31,6 +31,7 @@ from headrace.memory_log import Fate, MemoryLog, MemorySink, MemorySource
 from headrace.parts import Limits, Watch
 from headrace.predict.scores import Scores
 from headrace.publish.record_sink import CommitResult
+from headrace.takeover import identity_of, is_newer
 from headrace.timeline import Timeline
 from headrace.types import Float64s, Position, Record, TopicPartition
 from tests.audit import Audit
@@ -159,7 +160,7 @@ class Process:
 
     def __init__(self, world: World, slot: int, number: int) -> None:
         self.world, self.slot = world, slot
-        self.identity = f"host:{number}"
+        self.identity = identity_of(f"host:{number}", number)
         self.dead = False
         self.tasks: list[Task] = []
         self.commits = SimExecutor(self)
@@ -306,8 +307,16 @@ class World:
             ),
             applied=_nothing,
             limits=self._limits,
-            taken_by=lambda: None if (holder := self.store.holder(str(process.slot))) == process.identity else holder,
+            taken_by=lambda: self._taken_by(process),
         )
+
+    def _taken_by(self, process: Process) -> str | None:
+        """As `apps.worker` asks: a store that was set back names somebody older."""
+        holder = self.store.holder(str(process.slot))
+        if is_newer(holder, process.identity):
+            return holder
+        self.store.announce(str(process.slot), process.identity)
+        return None
 
     def _count_transaction(self, result: CommitResult) -> None:
         name = {CommitResult.ABORTED: "aborted", CommitResult.UNKNOWN: "unknown", CommitResult.FENCED: "fenced"}.get(result)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.takeover import CONSUMER_SESSION, SWEEP, takeover_text
+from headrace.takeover import CONSUMER_SESSION, SWEEP, identity_of, is_newer, takeover_text
 
 
 def test_a_prompt_broker_leaves_the_session_as_the_longest_wait() -> None:
@@ -28,3 +28,12 @@ def test_the_new_protocol_waits_for_the_brokers_session() -> None:
     text = takeover_text({"group.protocol": "consumer"}, {1: {SWEEP: "1000", CONSUMER_SESSION: "45000"}})
     assert text.startswith("restarted within 45 s")
     assert "within 48 s" in text
+
+
+def test_only_who_came_later_has_taken_our_slot() -> None:
+    """A store that was set back names somebody older, or nobody: that is no reason to end."""
+    ours = identity_of("here pid 2", 2_000)
+    assert is_newer(identity_of("there pid 3", 3_000), ours)
+    assert not is_newer(identity_of("here pid 1", 1_000), ours)
+    assert not is_newer(ours, ours)
+    assert not is_newer(None, ours)

@@ -41,7 +41,7 @@ from headrace.publish.kafka_topics import KafkaTopics
 from headrace.publish.record_sink import CommitResult, RecordSink
 from headrace.recovery import Phase
 from headrace.settings import Settings
-from headrace.takeover import takeover_text
+from headrace.takeover import identity_of, is_newer, takeover_text
 from headrace.timeline import Timeline
 from headrace.types import Delivery, TopicPartition, Work
 
@@ -78,7 +78,7 @@ class Worker:
         """Load the models, compile the fold, listen for probes; nothing is connected yet. Raises `DefinitionError`, `SettingsError`."""
         self._app, self._settings, self._clock, self._say = app, settings, clock, say
         self._slot = settings.worker.slot
-        self._identity = f"{socket.gethostname()} pid {os.getpid()}"
+        self._identity = identity_of(f"{socket.gethostname()} pid {os.getpid()}", clock.now_ms())
         self._loop: Loop | None = None
         self._stopping = False
         self._wake = threading.Event()
@@ -229,12 +229,18 @@ class Worker:
         self._say("takeover", if_this_worker_dies=takeover_text(properties, brokers))
 
     def _other(self, ports: Ports) -> str | None:
-        """Who runs our slot, if not we."""
+        """Who runs our slot, if somebody came after us.
+
+        A store that was set back names who was there before us: then we announce ourselves again.
+        """
         try:
             holder = ports.store.holder(self._slot)
+            if is_newer(holder, self._identity):
+                return holder
+            ports.store.announce(self._slot, self._identity)
         except TransientError:
-            return None
-        return None if holder == self._identity else holder
+            pass  # nobody can be named; the group and the transactions fence all the same
+        return None
 
     def _named(self, store: RedisStore) -> str:
         try:
