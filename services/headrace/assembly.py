@@ -144,7 +144,7 @@ def assemble(
     applied: Callable[[str], None],
     limits: Limits,
     delivery: Delivery = Delivery.EXACTLY_ONCE,
-    headers: HeaderPolicy = HeaderPolicy.FULL,
+    headers: HeaderPolicy = HeaderPolicy.CLOUDEVENTS,
     taken_by: Callable[[], str | None] = lambda: None,
 ) -> Loop:
     """A loop from its parts. `models`: by pipeline name; `applied` is told each store apply's result."""

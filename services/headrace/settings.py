@@ -147,7 +147,8 @@ class WorkerSettings(_Section):
     )
     refused_window: int = Field(default=1_000, ge=10, description="That window, in records.")
     headers: Literal["full", "cloudevents", "minimal"] = Field(
-        default="full", description="What the headers of a prediction hold; fewer are faster."
+        default="cloudevents",
+        description="What the headers of a prediction hold: full adds the source's coordinates, which stand in the id; fewer are faster.",
     )
     http_host: str = Field(
         default="127.0.0.1", min_length=1, description="Where /metrics, /livez and /readyz are served; 0.0.0.0 in a container."

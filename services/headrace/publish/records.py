@@ -62,7 +62,7 @@ class Prediction(Struct, frozen=True, kw_only=True):
 class PredictionHeaders(Struct, frozen=True, kw_only=True, rename={"content_type": "content-type"}):
     """The Kafka headers of a prediction, all UTF-8 text: CloudEvents 1.0 in binary mode, then ours.
 
-    A setting of the app leaves some out: `full` has all, `cloudevents` none of ours, `minimal` no CloudEvents ones and no source.
+    A setting of the app leaves some out: `full` has all, `cloudevents` no `headrace-source`, `minimal` no CloudEvents ones either.
     """
 
     ce_specversion: Literal["1.0"] | UnsetType = UNSET

@@ -51,6 +51,7 @@ def encoder(**changes: Any) -> Encoder:
         "model_name": "late_arrival",
         "model_version": "3",
         "fingerprint": "abc",
+        "headers": HeaderPolicy.FULL,
     }
     return Encoder(**{**settings, **changes})
 
@@ -179,7 +180,11 @@ FULL = ["ce_specversion", "ce_id", "ce_type", "ce_source", "ce_time", "content-t
 
 @pytest.mark.parametrize(
     ("policy", "names"),
-    [(HeaderPolicy.FULL, FULL), (HeaderPolicy.CLOUDEVENTS, FULL[:6]), (HeaderPolicy.MINIMAL, ["content-type", "headrace-fingerprint"])],
+    [
+        (HeaderPolicy.FULL, FULL),
+        (HeaderPolicy.CLOUDEVENTS, [name for name in FULL if name != "headrace-source"]),
+        (HeaderPolicy.MINIMAL, ["content-type", "headrace-fingerprint"]),
+    ],
 )
 def test_a_policy_decides_which_headers_there_are(policy: HeaderPolicy, names: list[str]) -> None:
     """Headers are those of the policy, in its order, and behind them what traces; nothing else of the source record's headers."""
@@ -196,9 +201,10 @@ def test_a_trace_is_carried_on_by_the_right_record() -> None:
     assert encoded(batch, [1]).headers[0] is not encoded(batch, [1]).headers[0]
 
 
-def test_the_cloudevents_library_reads_a_prediction() -> None:
+@pytest.mark.parametrize("policy", [HeaderPolicy.FULL, HeaderPolicy.CLOUDEVENTS])
+def test_the_cloudevents_library_reads_a_prediction(policy: HeaderPolicy) -> None:
     """A prediction is a CloudEvent in binary mode: the library of that project finds its id, type, source, time and event."""
-    out = encoded(records(2), [0, 1])
+    out = encoded(records(2), [0, 1], headers=policy)
     headers = {name: text or b"" for name, text in out.headers[1]}
     found = from_binary_event(KafkaMessage(headers=headers, key=out.keys[1], value=out.values[1] or b""), JSONFormat())
     assert found.get_id() == predictions(out)[1].id
