@@ -169,7 +169,7 @@ class Worker:
         name = f"{self._app.name}.{self._slot}"
         sink: RecordSink
         if kafka.delivery is Delivery.EXACTLY_ONCE:
-            sink = KafkaTransactionalSink(producer, transactional_id=name)
+            sink = KafkaTransactionalSink(producer, transactional_id=name, say=self._once)
         else:
             sink = KafkaAtLeastOnceSink(producer, name=name, commit_offsets=source.commit)
         return Ports(source=source, sink=sink, store=store)

@@ -9,9 +9,11 @@ A transactional sink is as good as its handling of errors. A commit answers only
     fatal, and it says that we are fenced           FENCED
     anything else                                   UNKNOWN
 
-After FENCED and UNKNOWN nothing but `open` helps: a new producer with the same id aborts what may be pending. librdkafka has no KIP-890:
-the request that ends a transaction, once delayed on a broken connection, can end the *next* one. So when a connection broke or the commit
-took longer than a request may take, the answer stands, and `begin` makes a new producer first.
+After FENCED and UNKNOWN nothing but `open` helps: a new producer with the same id aborts what may be pending. Why it came to that is told
+to the log. An abort that comes while the first records of a transaction still wait to be let into it ends so too (INVALID_TXN_STATE).
+
+librdkafka has no KIP-890: the request that ends a transaction, once delayed on a broken connection, can end the *next* one. So when a
+connection broke or the commit took longer than a request may take, the answer stands, and `begin` makes a new producer first.
 
 Limits: `commit` and `abort` wait as long as `transaction.timeout.ms` for a broker that is away, and try again twice.
 """
@@ -60,7 +62,8 @@ _FENCED = frozenset(
 class KafkaTransactionalSink:
     """A transactional producer. `transactional_id` is `<app>.<slot>`: stable, and nobody else's."""
 
-    def __init__(self, properties: Properties, *, transactional_id: str) -> None:
+    def __init__(self, properties: Properties, *, transactional_id: str, say: Callable[..., None]) -> None:
+        """`say(event, **fields)` hears why a transaction did not end as it should."""
         refuse_fixed(properties)
         self._configuration: dict[str, Any] = {
             **_DEFAULTS,
@@ -73,6 +76,7 @@ class KafkaTransactionalSink:
         timeout_ms = int(self._configuration["transaction.timeout.ms"])
         self._request_s = int(self._configuration.setdefault("socket.timeout.ms", max(1_000, timeout_ms - 100))) / 1_000
         self._id = transactional_id
+        self._say = say
         self._outbox: KafkaOutbox | None = None
         self._let_in = False
         self._worn = False
@@ -156,7 +160,7 @@ class KafkaTransactionalSink:
             _insist(self._outbox.producer.abort_transaction)
         except KafkaException as error:
             fenced = reason(error).code() in _FENCED
-            return self._over(CommitResult.FENCED if fenced else CommitResult.UNKNOWN)
+            return self._over(CommitResult.FENCED if fenced else CommitResult.UNKNOWN, reason(error))
         self._outbox.serve()
         self._worn = self._worn or self._outbox.shaken
         self._outbox.forget_failures()
@@ -180,12 +184,17 @@ class KafkaTransactionalSink:
 
     def _failed(self, error: KafkaError) -> CommitResult:
         if error.fatal():
-            return self._over(CommitResult.FENCED if error.code() in _FENCED else CommitResult.UNKNOWN)
-        return self.abort() if error.txn_requires_abort() else self._over(CommitResult.UNKNOWN)
+            return self._over(CommitResult.FENCED if error.code() in _FENCED else CommitResult.UNKNOWN, error)
+        if not error.txn_requires_abort():
+            return self._over(CommitResult.UNKNOWN, error)
+        self._say("transaction aborts", reason=error.str(), code=error.name())
+        return self.abort()
 
-    def _over(self, result: CommitResult) -> CommitResult:
+    def _over(self, result: CommitResult, error: KafkaError | None = None) -> CommitResult:
         """The transaction is over for us; after anything indefinite the producer is of no more use."""
         self._begun = False
+        if error is not None:
+            self._say("transaction failed", result=result.value, reason=error.str(), code=error.name())
         if result in {CommitResult.FENCED, CommitResult.UNKNOWN}:
             self.close()
         return result

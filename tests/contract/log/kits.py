@@ -227,6 +227,10 @@ class KafkaKit(Kit):
             self.consumer_properties["max.poll.interval.ms"] = 6_000
         self.admin = AdminClient({**self.properties, "log_level": 0})
         self._partitions: dict[str, int] = {}
+        self.said: list[tuple[str, dict[str, object]]] = []
+
+    def _say(self, event: str, **fields: object) -> None:
+        self.said.append((event, fields))
 
     def topic(self, partitions: int = 1) -> str:
         topic = self.name("topic")
@@ -256,7 +260,7 @@ class KafkaKit(Kit):
 
     def sink(self, transactional_id: str, *, short_lived: bool = False) -> KafkaTransactionalSink:
         properties = {**self.properties, **({"transaction.timeout.ms": self.SHORT_MS} if short_lived else {})}
-        sink = KafkaTransactionalSink(properties, transactional_id=transactional_id)
+        sink = KafkaTransactionalSink(properties, transactional_id=transactional_id, say=self._say)
         self._opened.append(sink.close)
         return sink
 

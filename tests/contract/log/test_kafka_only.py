@@ -169,10 +169,25 @@ def test_a_commit_over_a_shaken_connection_stands_and_the_producer_is_replaced(k
     wait_for("both", lambda: values_of(kit.read(results)) == [b"1", b"2"])
 
 
+def test_why_a_transaction_failed_is_told(kit: KafkaKit) -> None:
+    """The port answers FENCED; the log hears what the broker said."""
+    transactional_id, results = kit.name("tx"), kit.topic()
+    older = kit.opened(transactional_id)
+    older.begin()
+    older.send(out(results, [b"1"]))
+    kit.opened(transactional_id)
+    assert older.commit({}, NO_GROUP) is CommitResult.FENCED
+    ((event, fields),) = kit.said
+    assert event == "transaction failed"
+    assert fields["result"] == "fenced"
+    assert "fenced" in str(fields["reason"])
+
+
 def test_a_full_queue_waits_and_loses_nothing(kit: KafkaKit) -> None:
     """T28: `send` waits while the producer's queue is full."""
     results = kit.topic()
-    sink = KafkaTransactionalSink({**kit.properties, "queue.buffering.max.messages": 10, "linger.ms": 0}, transactional_id=kit.name("tx"))
+    properties = {**kit.properties, "queue.buffering.max.messages": 10, "linger.ms": 0}
+    sink = KafkaTransactionalSink(properties, transactional_id=kit.name("tx"), say=print)
     sink.open()
     sink.begin()
     sink.send(out(results, [b"%d" % number for number in range(500)]))
@@ -256,7 +271,7 @@ def test_properties_the_protocol_stands_on_are_refused(name: str) -> None:
     with pytest.raises(SettingsError, match=name.replace(".", r"\.")):
         KafkaSource({name: "x"}, group="g", slot=None)
     with pytest.raises(SettingsError, match=name.replace(".", r"\.")):
-        KafkaTransactionalSink({name: "x"}, transactional_id="t")
+        KafkaTransactionalSink({name: "x"}, transactional_id="t", say=print)
 
 
 def test_properties_librdkafka_does_not_know_are_refused() -> None:
@@ -264,7 +279,7 @@ def test_properties_librdkafka_does_not_know_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"no\.such\.property"):
         KafkaSource({"no.such.property": 1}, group="g", slot=None)
     with pytest.raises(SettingsError, match=r"socket\.timeout\.ms"):
-        KafkaTransactionalSink({"transaction.timeout.ms": 5_000, "socket.timeout.ms": 6_000}, transactional_id="t").open()
+        KafkaTransactionalSink({"transaction.timeout.ms": 5_000, "socket.timeout.ms": 6_000}, transactional_id="t", say=print).open()
 
 
 def test_topics_and_starting_offsets(kit: KafkaKit) -> None:
