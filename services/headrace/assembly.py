@@ -198,7 +198,7 @@ def _source_path(
 ) -> SourcePath:
     """The path of one source topic: its views, and every pipeline that scores it."""
     views = app.views_of(source)
-    states = ResidentStates(views=views, read=applier.read, capacity=limits.resident_entities)
+    states = ResidentStates(views=views, read=applier.read, scan=applier.scan, capacity=limits.resident_entities)
     names = [f"{view.name}.{feature}" for view in views for feature in view.feature_names]
     return SourcePath(
         source=source,

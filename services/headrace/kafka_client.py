@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from headrace.errors import BrokerRefused, FatalError, HeadraceError, SettingsError, SlotTaken, TransientError
@@ -124,6 +125,8 @@ _ADVICE: Mapping[int, str] = {
 }
 """What mends a refusal; said behind it."""
 
+KNOWN_S, _PAUSE_S = 3.0, 0.05
+"""How long a topic may stay unknown before it is missing, and how often that is asked."""
 KNOCK_S = 5.0
 """How long a broker may take until it has let us in."""
 KNOCK_PAUSE_S = 0.02
@@ -205,6 +208,25 @@ def knock(properties: Properties) -> None:
             advice = "is security.protocol in kafka.properties the one that is spoken there?"
             raise TransientError(f"{doing}: no answer within {KNOCK_S:g} s; {advice} ({reason(error).str()})") from error
         raise translate(causes[-1], doing) from error
+
+
+def partitions_of(client: Producer | Consumer, topic: str, *, was_let_in: bool = False) -> list[int]:
+    """The partitions of a topic. A new one takes a moment to reach every broker, so it is missing only when it is unknown for `KNOWN_S`.
+
+    Raises `BrokerRefused` for a missing topic or right, `TransientError` without an answer.
+    """
+    doing = f"asking for topic {topic}"
+    deadline = time.monotonic() + KNOWN_S
+    while True:
+        try:
+            found = client.list_topics(topic, KNOWN_S).topics[topic]
+        except KafkaException as unanswered:
+            raise translate(reason(unanswered), doing, was_let_in=was_let_in) from unanswered
+        if found.error is None:
+            return sorted(found.partitions)
+        if found.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART or time.monotonic() > deadline:
+            raise translate(found.error, doing, was_let_in=was_let_in)
+        time.sleep(_PAUSE_S)
 
 
 def answer(future: Future[Answer], doing: str) -> Answer:

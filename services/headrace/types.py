@@ -256,6 +256,17 @@ class StoredStates:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
+class StatesPage:
+    """An answer of `StateStore.scan`: some entities of one view with their packed states, and the cursor of the next page; 0 when this
+    was the last.
+    """
+
+    cursor: int
+    keys: Sequence[bytes]
+    states: Sequence[bytes]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
 class Tally:
     """What became of the records of one source topic in one batch; counted when the batch is definite. `scored`: predictions by model
     name.

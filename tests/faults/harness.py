@@ -154,7 +154,8 @@ class Trial:
 
     def state(self) -> str:
         """How far things are, for people."""
-        ends = [f"worker {worker.number} (slot {worker.slot}):\n{worker.last_words()}" for worker in self.workers[-3:]]
+        newest = {worker.slot: worker for worker in self.workers}.values()
+        ends = [f"worker {worker.number} (slot {worker.slot}):\n{worker.last_words()}" for worker in newest]
         since_s = time.monotonic() - self.progress.history[-1][0] if self.progress.history else None
         stored = {partition.partition: self.applied(partition) for partition in self.source_partitions}
         committed = {partition.partition: offset for partition, offset in self.progress.offsets.items()}

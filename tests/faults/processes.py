@@ -134,8 +134,17 @@ class WorkerProcess:
             connection.close()
 
     def last_words(self) -> str:
-        """The end of its log, for people."""
-        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:])
+        """The end of its log, for people; of one that lives also where each of its threads is."""
+        said = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:]
+        if self.exit_code is None:
+            before = self.log.stat().st_size
+            self._process.send_signal(signal.SIGUSR1)
+            until = time.monotonic() + 5
+            while self.log.stat().st_size == before and time.monotonic() < until:
+                time.sleep(0.05)
+            time.sleep(0.2)
+            said += self.log.read_bytes()[before:].decode(errors="replace").splitlines()
+        return "\n".join(said)
 
     def _look_at_memory(self) -> None:
         try:

@@ -4,6 +4,7 @@ V10  the records of a partition that was revoked inside the drain are still fold
 V11  with a commit in flight, states are packed after the next batch was folded, not before
 V12  a claim begins while a commit is in flight
 V13  a worker that ends on an error stores what it folded and did not commit
+V14  what was found old in the store is deleted, although an event has brought it back
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from unittest.mock import patch
 
 from headrace.assignment import Partition
+from headrace.features.sweep import StoreSweep
 from headrace.loop import Loop
 from headrace.timeline import Timeline
 from headrace.types import PartitionWrite, TopicPartition, Work
@@ -84,10 +86,18 @@ def v13_an_error_leaves_what_is_not_committed() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def v14_what_came_back_is_deleted() -> Iterator[None]:
+    """The sweep of the store does not hear that an entity is in memory again."""
+    with patch.object(StoreSweep, "came_back", lambda *_: None):
+        yield
+
+
 MUTANTS: Mapping[str, Callable[[], object]] = {
     "V10": v10_revoked_records_are_sent,
     "V11": v11_states_are_packed_late,
     "V12": v12_claims_do_not_wait_for_the_commit,
     "V13": v13_an_error_leaves_what_is_not_committed,
+    "V14": v14_what_came_back_is_deleted,
 }
 """By name; the protocol itself passes the same schedules."""

@@ -65,7 +65,8 @@ recent = hr.FeatureView(
         hr.seconds_since_last(),
     ],
 )
-app = hr.App("sim", pipelines=[hr.Pipeline("visit", views=[recent], predictions=PREDICTIONS)])
+brief = hr.FeatureView("brief", entity="who", source=visits, features=[hr.count(over="1s"), hr.sum("seq", over="1s")])
+app = hr.App("sim", pipelines=[hr.Pipeline("visit", views=[recent, brief], predictions=PREDICTIONS)])
 
 
 class Killed(BaseException):
@@ -225,6 +226,7 @@ class Counters:
     rebuilds: int = 0
     overlapped: int = 0
     rollbacks: int = 0
+    pages: int = 0
 
     def add(self, other: Counters) -> None:
         """Add another run's."""
@@ -238,7 +240,7 @@ def make_records(seed: int, count: int) -> list[tuple[int, bytes, bytes, int]]:
     answer = []
     now_ms = START_MS
     for seq in range(count):
-        now_ms += draw.choice([0, 40, 300, 700])
+        now_ms += draw.choice([0, 40, 300, 700] if seq % 9 else [6_000])
         entity = draw.randrange(4)
         at_ms = now_ms - draw.choice([0, 0, 0, 0, 900, 2_600])
         value = json.dumps({"who": f"e{entity}", "at": at_ms, "seq": seq}).encode()
@@ -264,7 +266,7 @@ class World:
         self.problems: list[str] = []
         self.counters = Counters()
         self.calm = False
-        self._limits = limits or Limits(max_batch=4, overlap_from=2, max_store_delay_ms=300, refused_share=1.0)
+        self._limits = limits or Limits(max_batch=4, overlap_from=2, max_store_delay_ms=300, refused_share=1.0, resident_entities=1)
         self._draw = random.Random(seed)
         self._started = 0
         self._coming = make_records(seed, count)
@@ -349,6 +351,7 @@ class World:
 
     def _before_store(self, step: str) -> None:
         self.pause(step)
+        self.counters.pages += step == "scan"
         if step in {"claim", "apply", "reset"}:
             self.snapshots = [*self.snapshots, self.store.snapshot()][-SNAPSHOTS:]
 

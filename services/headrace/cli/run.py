@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import faulthandler
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +26,7 @@ def worker(
         bool, typer.Option("--leave", help="On SIGTERM leave the group at once (a scale-down), instead of being expected back.")
     ] = False,
 ) -> None:
-    """Score the events of an app until SIGTERM; the batch at hand is finished and stored."""
+    """Score the events of an app until SIGTERM; the batch at hand is finished and stored. On SIGUSR1 say where each thread is."""
     from headrace import log
     from headrace.apps.worker import build
     from headrace.cli.definitions import load_app
@@ -36,4 +38,6 @@ def worker(
     log.set_up(level=settings.log.level, style=settings.log.format, secrets=settings.secrets())
     definition = load_app(app_reference)
     say = log.logger("worker", app=definition.name, slot=settings.worker.slot).info
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)
     build(definition, settings, say=say).run(leave=leave)

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, TopicCollection
 from confluent_kafka import TopicPartition as KafkaPartition
-from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec, TopicDescription
+from confluent_kafka.admin import AdminClient, ConsumerGroupDescription, ListOffsetsResultInfo, OffsetSpec, TopicDescription
 
 from headrace import commit_metadata
 from headrace.errors import UnstableOffsets
@@ -57,6 +57,10 @@ class KafkaQuestions:
     def topic_id(self, topic: str) -> str:
         """The id of a topic."""
         return str(answer(self.describe([topic])[topic], f"asking for the id of topic {topic}").topic_id)
+
+    def members(self) -> Future[ConsumerGroupDescription]:
+        """A description of the group, to come."""
+        return self._admin.describe_consumer_groups([self._group], request_timeout=ANSWER_S)[self._group]
 
     def describe(self, topics: Sequence[str]) -> dict[str, Future[TopicDescription]]:
         """Descriptions of topics, to come."""

@@ -14,7 +14,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from headrace.consume.kafka_columns import record_batches
 from headrace.errors import BrokerRefused, TransientError
-from headrace.kafka_client import Properties, make, reason, refuse_fixed, translate
+from headrace.kafka_client import Properties, make, partitions_of, reason, refuse_fixed, translate
 from headrace.types import LogRange, Record, RecordBatch, TopicPartition
 
 ANSWER_S = 5.0
@@ -55,13 +55,7 @@ class KafkaReader:
 
     def partitions(self, topic: str) -> list[TopicPartition]:
         """The partitions of a topic. Raises `BrokerRefused` when there is none of that name."""
-        try:
-            found = self._consumer.list_topics(topic, ANSWER_S).topics[topic]
-        except KafkaException as error:
-            raise translate(reason(error), f"asking for topic {topic}") from error
-        if found.error is not None:
-            raise translate(found.error, f"asking for topic {topic}")
-        return [TopicPartition(topic, number) for number in sorted(found.partitions)]
+        return [TopicPartition(topic, number) for number in partitions_of(self._consumer, topic)]
 
     def log_range(self, partition: TopicPartition) -> LogRange:
         """The oldest kept offset and the end, as this isolation sees it."""

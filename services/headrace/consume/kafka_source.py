@@ -30,10 +30,11 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from headrace import commit_metadata
 from headrace.consume.kafka_columns import record_batches
+from headrace.consume.kafka_group_watch import GroupWatch
 from headrace.consume.kafka_questions import KafkaQuestions, TopicWatch
 from headrace.consume.record_source import GroupMetadata, RebalanceListener
 from headrace.errors import HeadraceError, TransientError
-from headrace.kafka_client import Properties, make, make_admin, reason, refuse_fixed, translate
+from headrace.kafka_client import KNOWN_S, LOGGER, Properties, make, make_admin, reason, refuse_fixed, translate
 from headrace.types import Drain, LogRange, Position, RecordBatch, TopicPartition
 
 DEFAULTS: Properties = {
@@ -56,8 +57,6 @@ _FIXED: Properties = {
 }
 TOPIC_WATCH_MS = 5_000
 LEAVE_MS = 5_000
-MISSING_MS = 3_000
-"""How long a topic may stay unknown before it is missing: a new one takes a moment to reach every broker."""
 _STATISTICS_MS = 5_000
 
 _OUTSIDE_THE_LOG = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION})
@@ -84,6 +83,10 @@ class KafkaSource:
         self._consumer = make(Consumer, self._configuration(properties, slot))
         self._questions = KafkaQuestions(make_admin(properties), group)
         self._watch = TopicWatch(self._questions, every_ms=TOPIC_WATCH_MS)
+        self._group_watch: GroupWatch | None = None
+        self._static = slot is not None and _classic(properties)
+        self._rejoining = False
+        """Whether we have left the group to join it again."""
         self._listener: RebalanceListener | None = None
         self._topics: list[str] = []
         self._only_topic: str | None = None
@@ -105,7 +108,12 @@ class KafkaSource:
         self._listener = listener
         self._topics = list(topics)
         self._only_topic = topics[0] if len(topics) == 1 else None
-        self._consumer.subscribe(list(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+        self._group_watch = GroupWatch(self._questions, topics) if self._static else None
+        self._join()
+
+    def _join(self) -> None:
+        self._rejoining = False
+        self._consumer.subscribe(self._topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
     def poll(self, max_records: int, timeout_ms: int) -> Drain:
         """Callbacks, positions, then records: wait for one, take what is there."""
@@ -122,6 +130,7 @@ class KafkaSource:
         for batch in record_batches(messages, self._only_topic):
             drain.batches.append(self._keep_flowing(batch))
         self._break_changed_topics(drain)
+        self._look_at_the_group()
         if not messages:
             self._raise_trouble()
             self._raise_missing_topics()
@@ -282,6 +291,17 @@ class KafkaSource:
         drain.ends.pop(partition, None)
         drain.broken[partition] = f"offset {at} does not exist: the log keeps {kept.start} to {kept.end} ({error.str()})"
 
+    def _look_at_the_group(self) -> None:
+        """Leave and join again where partitions would be nobody's for ever."""
+        if self._rejoining and not self._owned:
+            self._join()
+        elif self._group_watch is not None and not self._rejoining:
+            nobodys = self._group_watch.nobodys(self._consumer.memberid() or "", _now_ms())
+            if nobodys:
+                LOGGER.warning("%s belong to no member of group %s: joining it again", _listed(nobodys), self._group)
+                self._rejoining = True
+                self._consumer.unsubscribe()
+
     def _break_changed_topics(self, drain: Drain) -> None:
         """Stop the flow of topics that were made again under their name."""
         changed = self._watch.changed({name.topic for name in self._flowing}, _now_ms())
@@ -348,7 +368,7 @@ class KafkaSource:
 
     def _raise_missing_topics(self) -> None:
         """A topic was said to be unknown: ask whether it still is, when it has had the time to get known."""
-        if self._unknown_since_ms is not None and _now_ms() > self._unknown_since_ms + MISSING_MS:
+        if self._unknown_since_ms is not None and _now_ms() > self._unknown_since_ms + KNOWN_S * 1_000:
             self._unknown_since_ms = None
             for topic in self._topics:
                 self._questions.topic_id(topic)
@@ -365,7 +385,7 @@ class KafkaSource:
             self._on_lag(lags)
 
     def _configuration(self, properties: Properties, slot: str | None) -> dict[str, Any]:
-        classic = properties.get("group.protocol", "classic") == "classic"
+        classic = _classic(properties)
         answer: dict[str, Any] = {name: value for name, value in DEFAULTS.items() if classic or name not in _CLASSIC_ONLY}
         answer["client.id"] = f"headrace-{self._group}" if slot is None else f"headrace-{self._group}-{slot}"
         answer.update(properties)
@@ -379,6 +399,14 @@ class KafkaSource:
             answer.setdefault("statistics.interval.ms", _STATISTICS_MS)
             answer["stats_cb"] = self._measured
         return answer
+
+
+def _classic(properties: Properties) -> bool:
+    return properties.get("group.protocol", "classic") == "classic"
+
+
+def _listed(partitions: Iterable[TopicPartition]) -> str:
+    return ", ".join(f"{name.topic}-{name.partition}" for name in partitions)
 
 
 def _now_ms() -> int:

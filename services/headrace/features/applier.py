@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from headrace.errors import PartitionMoved, TransientError
 from headrace.executor import Executor, Outcome
 from headrace.features.state_store import ApplyResult, StateStore
-from headrace.types import PartitionWrite, StoredStates, TopicPartition
+from headrace.types import PartitionWrite, StatesPage, StoredStates, TopicPartition
 
 LOOK_EVERY_MS = 5_000
 
@@ -155,6 +155,11 @@ class Applier:
         if self._owned.get(partition) is not owned or not self._agrees(owned, owned.applied, answer):
             raise PartitionMoved(f"{partition.topic}-{partition.partition}: the store no longer stands at {owned.applied} under our claim")
         return answer.states
+
+    def scan(self, partition: TopicPartition, view: str, cursor: int) -> StatesPage:
+        """A page of the stored states of a view, behind all applies already handed over."""
+        page: StatesPage = self._executor.submit(self._store.scan, partition, view, cursor).result()
+        return page
 
     def _agrees(self, owned: _Owned, expected: Mapping[str, int], answer: StoredStates) -> bool:
         """Whether the store stands where we left it."""

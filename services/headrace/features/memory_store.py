@@ -8,12 +8,16 @@ else or raise a fault. Limits: nothing survives the process, and a snapshot copi
 from __future__ import annotations
 
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headrace.errors import TransientError
 from headrace.features.state_store import ApplyResult, Claim, one_owner, one_topic_id
-from headrace.types import PartitionWrite, StoredStates, TopicPartition, ViewHead, ViewWrite
+from headrace.types import PartitionWrite, StatesPage, StoredStates, TopicPartition, ViewHead, ViewWrite
+
+_SLICES = 8
+"""Pages a scan takes, however many states there are."""
 
 
 def _go_on(step: str) -> None:
@@ -51,8 +55,8 @@ class Snapshot:
 class MemoryStore:
     """The state store in memory.
 
-    `pause(step)` is called before each atomic step ("claim", "read", "apply", "reset") and `after(step)` once it is done and before its
-    answer goes out: what they raise reaches the caller, from `after` as a reply that was lost. While `away` is true every call raises
+    `pause(step)` is called before each atomic step ("claim", "read", "scan", "apply", "reset") and `after(step)` once it is done and before
+    its answer goes out: what they raise reaches the caller, from `after` as a reply that was lost. While `away` is true every call raises
     `TransientError` and does nothing. Safe to call from several threads.
     """
 
@@ -91,6 +95,16 @@ class MemoryStore:
                 states={view: [cell.states.get(key) for key in keys] for view, cell in cells.items()},
             )
         self.after("read")
+        return answer
+
+    def scan(self, partition: TopicPartition, view: str, cursor: int) -> StatesPage:
+        """A slice of the entities, by the hash of their keys: so what comes and goes meanwhile moves no other out of its slice."""
+        self._enter("scan")
+        with self._lock:
+            states = (self._cells.get((partition, view)) or _Cell()).states
+            keys = [key for key in states if zlib.crc32(key) % _SLICES == cursor]
+            answer = StatesPage(cursor=(cursor + 1) % _SLICES, keys=keys, states=[states[key] for key in keys])
+        self.after("scan")
         return answer
 
     def apply(self, owner: bytes, write: PartitionWrite) -> ApplyResult:

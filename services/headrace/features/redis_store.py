@@ -37,11 +37,12 @@ from redis import exceptions
 from headrace.errors import StoreRefused, TransientError
 from headrace.features.redis_connection import HEADS, LINE_END, NEXT_HEADS, Buffer, Conversation, RedisServer, Reply, Tls, packed
 from headrace.features.state_store import ApplyResult, Claim, one_owner, one_topic_id
-from headrace.types import PartitionWrite, StoredStates, TopicPartition, ViewHead, ViewWrite
+from headrace.types import PartitionWrite, StatesPage, StoredStates, TopicPartition, ViewHead, ViewWrite
 
 LAYOUT = b"1"
 
 _BLOCK = 1_000
+_PAGE = b"512"
 _PIECES = 5  # of a field in the protocol: length, key, length, state, line end
 _ATTEMPTS = 5
 _LEAST_VERSION = (7, 0)
@@ -97,6 +98,13 @@ class RedisStore:
             states=dict(zip(views, columns, strict=True)),
         )
 
+    def scan(self, partition: TopicPartition, view: str, cursor: int) -> StatesPage:
+        """A page of HSCAN."""
+        tag = _tag(self._app, partition)
+        command = packed(b"HSCAN", _states(tag, view), b"%d" % cursor, b"COUNT", _PAGE)
+        behind, flat = self._server.converse(tag, partial(Conversation.one, command=command))
+        return StatesPage(cursor=int(behind), keys=flat[::2], states=flat[1::2])
+
     def apply(self, owner: bytes, write: PartitionWrite) -> ApplyResult:
         """Write only if the partition is `owner`'s and each view stands at its `start`; then each stands at its `end`."""
         if not write.views:
@@ -139,16 +147,15 @@ class RedisStore:
     def states(self, partition: TopicPartition, view: str) -> dict[bytes, bytes]:
         """All packed states of one view of a partition, by entity key: for tests and `verify`.
 
-        Reads in steps, so it is exact only while nobody writes.
+        Reads in pages, so it is exact only while nobody writes.
         """
-        tag = _tag(self._app, partition)
         found: dict[bytes, bytes] = {}
-        cursor = b"0"
+        cursor = 0
         while True:
-            step = partial(Conversation.one, command=packed(b"HSCAN", _states(tag, view), cursor, b"COUNT", b"1000"))
-            cursor, flat = self._server.converse(tag, step)
-            found.update(zip(flat[::2], flat[1::2], strict=True))
-            if cursor == b"0":
+            page = self.scan(partition, view, cursor)
+            found.update(zip(page.keys, page.states, strict=True))
+            cursor = page.cursor
+            if not cursor:
                 return found
 
     def _about_slot(self, slot: str, verb: bytes, *words: bytes) -> Reply:

@@ -8,12 +8,12 @@ folded but is not yet in the store is never given up: a row may go only when eve
                                                              |
                                                              `--swept (all windows empty): deleted from the store--> missing
 
-Sweeping is amortised: each pack looks at a few rows more than it packs. A deletion and a later state of the same entity never stand in one
-write of ours; whoever merges writes lets a later chunk cancel an earlier deletion (the store applies chunks first, then deletions). Until a
-deletion is applied, a read may still give the old state: no window sees any of it, so folding on from it gives the same bytes.
+Sweeping is amortised: each pack looks at a few rows more than it packs; `sweep` does the same for what is not in memory. A deletion and a
+later state of the same entity never stand in one write of ours; whoever merges writes lets a later chunk cancel an earlier deletion (the
+store applies chunks first, then deletions). Until a deletion is applied, a read may still give the old state: no window sees any of it,
+so folding on from it gives the same bytes.
 
-Limits: entities that were evicted are not swept until an event or a look at them brings them back; an evicted hot set larger than memory
-costs reads, never answers.
+Limit: a hot set larger than memory costs reads, never answers.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from headrace.features import watermark
 from headrace.features.rows import EntityRows
+from headrace.features.sweep import Scan, StoreSweep, nothing_there
 from headrace.features.tables import Events
 from headrace.features.view import FeatureView
 from headrace.types import Bools, EventBatch, FeatureVectors, Int32s, Int64s, PartitionWrite, StateChunk, TopicPartition, ViewWrite
@@ -65,17 +66,19 @@ class _Partition:
 class ResidentStates:
     """States of recently seen entities in all views of one source.
 
-    `read` fetches packed states, already checked for owner and offset; what it raises (`TransientError`, `PartitionMoved`) leaves
-    everything as it was before the call that needed it. Not for use by several threads.
+    `read` fetches packed states, already checked for owner and offset; `scan` pages through the store, for entities not in memory. What
+    they raise (`TransientError`, `PartitionMoved`) leaves everything as it was before the call that needed it. Not for use by several
+    threads.
     """
 
-    def __init__(self, *, views: Sequence[FeatureView], read: Read, capacity: int = 200_000) -> None:
+    def __init__(self, *, views: Sequence[FeatureView], read: Read, scan: Scan = nothing_there, capacity: int = 200_000) -> None:
         self.views = tuple(views)
         self.names = tuple(f"{view.name}.{feature}" for view in self.views for feature in view.feature_names)
         self._lateness_ms = self.views[0].source.lateness_ms
         self._read = read
         self._capacity = capacity
         self._table = EntityRows(self.views)
+        self._sweep = StoreSweep(self.views, scan)
         self._partitions: dict[TopicPartition, _Partition] = {}
         self._slots: list[TopicPartition | None] = []
         self._batch = 0
@@ -100,6 +103,7 @@ class ResidentStates:
         self.drop(partition)
         slot = self._slots.index(None) if None in self._slots else len(self._slots)
         self._slots[slot : slot + 1] = [partition]
+        self._sweep.start(partition)
         self._partitions[partition] = _Partition(
             slot=slot,
             starts=np.array([starts[view.fp] for view in self.views], dtype=np.int64),
@@ -111,6 +115,7 @@ class ResidentStates:
     def drop(self, partition: TopicPartition) -> None:
         """Forget everything of a partition, whether it is stored or not."""
         found = self._partitions.pop(partition, None)
+        self._sweep.drop(partition)
         if found is not None:
             self._forget(found, list(found.rows.values()))
             self._slots[found.slot] = None
@@ -149,8 +154,9 @@ class ResidentStates:
             return FeatureVectors(names=self.names, values=np.empty((0, len(self.names))), late=nothing.astype(np.bool_), as_of_ms=nothing)
         numbers = events.records.partitions[events.rows]
         ours = {int(number): self._partitions[TopicPartition(events.records.topic, int(number))] for number in np.unique(numbers)}
-        rows = self._rows_of(events, numbers, ours)
         before_ms = {number: found.watermark_ms for number, found in ours.items()}
+        self._look_into_the_store(events.records.topic, numbers, ours)
+        rows = self._rows_of(events, numbers, ours)
         advance = watermark.advance(numbers, events.event_times_ms, before_ms, self._lateness_ms)
         values, as_of_ms = self._table.fold(
             Events(
@@ -164,6 +170,13 @@ class ResidentStates:
         for number, watermark_ms in advance.watermarks_ms.items():
             ours[number].watermark_ms = watermark_ms
         return FeatureVectors(names=self.names, values=values, late=advance.late, as_of_ms=as_of_ms)
+
+    def _look_into_the_store(self, topic: str, numbers: Int32s, ours: Mapping[int, _Partition]) -> None:
+        """Sweep what is not in memory, where anything is."""
+        for number, found in ours.items():
+            if not found.whole:
+                events, horizon_ms = int(np.count_nonzero(numbers == number)), found.watermark_ms - self._lateness_ms
+                self._sweep.folded(TopicPartition(topic, number), events, horizon_ms, found.rows)
 
     def _rows_of(self, events: EventBatch, numbers: Int32s, ours: Mapping[int, _Partition]) -> Int64s:
         """The row of each event's entity; those that are missing are read from the store."""
@@ -213,6 +226,7 @@ class ResidentStates:
             self._used[rows] = self._batch
             self._packed_to[rows] = _NEVER
             self._keys[rows] = keys[number]
+            self._sweep.came_back(TopicPartition(topic, number), keys[number])
             ours[number].rows.update(zip(names, rows, strict=True))
 
     def _nothing(self, keys: Sequence[bytes]) -> Mapping[str, Sequence[bytes | None]]:
@@ -238,7 +252,7 @@ class ResidentStates:
                 horizon_ms = found.watermark_ms - self._lateness_ms
                 swept = self._table.empty(mine, np.full(len(mine), horizon_ms, dtype=np.int64))
                 rows = rows[~np.isin(rows, swept)] if swept else rows
-            views = [self._view_write(place, rows, swept, found, end) for place in moving]
+            views = [self._view_write(partition, place, rows, swept, end) for place in moving]
             self._packed_to[rows] = end
             self._forget(found, swept)
             writes.append(PartitionWrite(partition=partition, watermark_ms=found.watermark_ms, views=views))
@@ -267,15 +281,15 @@ class ResidentStates:
         if partition in self._partitions:
             self._partitions[partition].applied = max(self._partitions[partition].applied, offset)
 
-    def _view_write(self, place: int, rows: Int64s, swept: list[int], found: _Partition, end: int) -> ViewWrite:
-        view = self.views[place]
+    def _view_write(self, partition: TopicPartition, place: int, rows: Int64s, swept: list[int], end: int) -> ViewWrite:
+        view, found = self.views[place], self._partitions[partition]
         mine = rows[self._table.rows.touched[rows, place] != 0]
         chunks = []
         if len(mine):
             buffer, bounds = self._table.pack(place, mine)
             chunks.append(StateChunk(keys=self._keys[mine].tolist(), buffer=buffer, bounds=bounds))
             self._stored[mine, place] = True
-        deletions = [self._keys[row] for row in swept if self._stored[row, place]]
+        deletions = [self._keys[row] for row in swept if self._stored[row, place]] + self._sweep.take(partition, place)
         start, found.ends[view.fp] = found.ends[view.fp], end
         return ViewWrite(view=view.fp, start=start, end=end, chunks=chunks, deletions=deletions)
 

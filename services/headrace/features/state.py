@@ -263,6 +263,23 @@ def joined(packed: Sequence[bytes]) -> tuple[Bytes, Int64s]:
     return np.frombuffer(b"".join(packed), dtype=np.uint8), bounds
 
 
+def newest_times_ms(packed: Sequence[bytes]) -> Int64s:
+    """The newest event time each packed state begins with; the largest number for bytes that are no state of this layout."""
+    buffer, bounds = joined(packed)
+    begins, lengths = bounds[:-1], np.diff(bounds)
+    known = lengths > 1
+    known[known] = buffer[begins[known]] == STATE_LAYOUT_VERSION
+    zigzag, more, at = np.zeros(len(packed), dtype=np.int64), known.copy(), 1
+    while more.any():
+        known &= ~more | (at < lengths)  # cut off in the middle of the number
+        more &= known
+        read = buffer[begins[more] + at].astype(np.int64)
+        zigzag[more] |= (read & _LOW_BITS) << (7 * (at - 1))
+        more[more] = (read > _LOW_BITS) & (7 * at < _WORD)
+        at += 1
+    return np.where(known, zigzag >> 1 ^ -(zigzag & 1), np.iinfo(np.int64).max)
+
+
 def parse_some(plan: Plan, number: int, buffer: Bytes, bounds: Int64s, begin: int) -> Parsed:
     """The states of view `number` from state `begin` on: at least one, as many as fit. Raises `StoreRefused` for bytes that are none."""
     view = plan.views[number]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from headrace.types import PartitionWrite, StoredStates, TopicPartition, ViewHead
+from headrace.types import PartitionWrite, StatesPage, StoredStates, TopicPartition, ViewHead
 
 
 class ApplyResult(Enum):
@@ -54,6 +54,12 @@ class StateStore(Protocol):
 
     def read(self, partition: TopicPartition, views: Sequence[str], keys: Sequence[bytes]) -> StoredStates:
         """The states of some entities, with owner and heads of the same instant. Keys are any bytes of 1 to 256."""
+
+    def scan(self, partition: TopicPartition, view: str, cursor: int) -> StatesPage:
+        """A few hundred states of a view, or as many as are packed together; the first page has cursor 0.
+
+        An entity that is there during a whole round is in it at least once; the others may be or not.
+        """
 
     def apply(self, owner: bytes, write: PartitionWrite) -> ApplyResult:
         """Write only if the partition is `owner`'s and each view stands at its `start`; then each stands at its `end`.

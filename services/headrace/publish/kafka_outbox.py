@@ -5,20 +5,17 @@ Callbacks run only inside calls to the producer. Only failed deliveries are repo
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from headrace.errors import BrokerRefused, FatalError, HeadraceError, TransientError
-from headrace.kafka_client import make, reason, translate
+from headrace.kafka_client import make, partitions_of, reason, translate
 from headrace.types import OutRecords
 
 FULL_QUEUE_S = 0.05
 """How long to wait for room in a full queue before trying again."""
-METADATA_S = 3.0
-"""How long a topic may stay unknown before it is missing: a new one takes a moment to reach every broker."""
 
 _SHAKEN = frozenset({KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN})
 
@@ -100,21 +97,9 @@ class KafkaOutbox:
 
     def _know(self, topic: str) -> None:
         """Make sure that a topic exists, once: a record for a missing one would wait, then fail as if the broker were away."""
-        if topic in self._topics:
-            return
-        deadline = time.monotonic() + METADATA_S
-        while True:
-            try:
-                error = self.producer.list_topics(topic, METADATA_S).topics[topic].error
-            except KafkaException as unanswered:
-                raise translate(reason(unanswered), f"asking for topic {topic}", was_let_in=self._let_in) from unanswered
-            if error is None:
-                self._topics.add(topic)
-                return
-            found = translate(error, f"asking for topic {topic}", was_let_in=self._let_in)
-            if not isinstance(found, BrokerRefused) or error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART or time.monotonic() > deadline:
-                raise found
-            self.serve(FULL_QUEUE_S)
+        if topic not in self._topics:
+            partitions_of(self.producer, topic, was_let_in=self._let_in)
+            self._topics.add(topic)
 
     def _note(self, error: KafkaError) -> None:
         if error.code() in _SHAKEN:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,7 +16,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from headrace.consume.kafka_source import KafkaSource
-from headrace.errors import BrokerRefused, SettingsError, TransientError
+from headrace.errors import BrokerRefused, SettingsError, SlotTaken, TransientError
 from headrace.publish.kafka_sink import KafkaTransactionalSink
 from headrace.publish.kafka_topics import KafkaTopics, TopicWish
 from headrace.publish.record_sink import CommitResult
@@ -335,3 +338,34 @@ def test_a_broker_that_is_away_is_told_from_one_that_refuses(kit: KafkaKit) -> N
     with pytest.raises(TransientError):
         wait_for("the word", lambda: False, [member])
     source.close(leave=False)
+
+
+def test_nobodys_partitions_are_given_to_somebody(kit: KafkaKit) -> None:
+    """A member killed between giving partitions up and saying so comes back as if nothing had happened (KIP-345), so the rebalance that was
+    to hand them on never begins; whoever is there starts it.
+    """
+    group, topic = kit.name("group"), kit.topic(4)
+    first = kit.settled(group, [topic], slot="0")
+    asked, over = threading.Event(), threading.Event()
+
+    def hold(_: Sequence[TopicPartition]) -> None:
+        asked.set()
+        over.wait()
+
+    def serve() -> None:
+        with suppress(SlotTaken):
+            while not over.is_set():
+                first.poll()
+
+    first.told.on_revoked = hold
+    with ThreadPoolExecutor(1) as beside:
+        served = beside.submit(serve)
+        try:
+            second = kit.member(group, [topic], slot="1")
+            wait_for("the first to be asked for partitions", asked.is_set, [second])
+            again = kit.member(group, [topic], slot="0")
+            wait_for("all to be somebody's", lambda: len(again.told.owned) == len(second.told.owned) == 2, [again, second], deadline_s=60)
+        finally:
+            over.set()
+            served.result()
+    assert not again.told.owned & second.told.owned

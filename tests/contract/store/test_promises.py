@@ -105,6 +105,27 @@ def test_all_views_are_written_or_none(store: StateStore) -> None:
     assert found.states == {V: [b"x"], W: [b"y"]}
 
 
+def test_a_scan_goes_round(store: StateStore) -> None:
+    """A round of pages holds every entity that is there all the while, with its state, whoever comes and goes in between."""
+    staying = {b"stays %d" % number: b"state %d" % number for number in range(3_000)}
+    going = {b"goes %d" % number: b"x" for number in range(3_000)}
+    ready(store, ME, {V: 0, W: 0})
+    store.apply(ME, write(view_write(V, 0, 1, {**staying, **going}), view_write(W, 0, 1, {b"other view": b"y"})))
+    found: dict[bytes, bytes] = {}
+    page = store.scan(P0, V, 0)
+    end = 1
+    while page.cursor:
+        found.update(zip(page.keys, page.states, strict=True))
+        deleted = list(going)[100 * end : 100 * (end + 1)]
+        assert store.apply(ME, write(view_write(V, end, end + 1, {b"comes %d" % end: b"z"}, delete=deleted))) is ApplyResult.OK
+        end += 1
+        page = store.scan(P0, V, page.cursor)
+    found.update(zip(page.keys, page.states, strict=True))
+    assert end > 3
+    assert {key: state for key, state in found.items() if key in staying} == staying
+    assert store.scan(P1, V, 0).keys == []
+
+
 def test_views_may_move_alone(store: StateStore) -> None:
     """A write of one view leaves the other where it is, so that a new view can catch up beside an old one."""
     ready(store, ME, {V: 0, W: 5})

@@ -8,7 +8,7 @@ import numpy as np
 
 from headrace.features.resident import ResidentStates
 from headrace.features.view import FeatureView
-from headrace.types import NO_WATERMARK_MS, Bools, EventBatch, Float64s, Int64s, PartitionWrite, RecordBatch, TopicPartition
+from headrace.types import NO_WATERMARK_MS, Bools, EventBatch, Float64s, Int64s, PartitionWrite, RecordBatch, StatesPage, TopicPartition
 from tests.unit.features.naive import Happening, columns_of
 
 TOPIC = "readings.v1"
@@ -58,6 +58,11 @@ class DictStore:
         """The states of some entities."""
         self.reads += 1
         return {view: [self.states.get((partition, view), {}).get(key) for key in keys] for view in self._views}
+
+    def scan(self, partition: TopicPartition, view: str, cursor: int) -> StatesPage:
+        """Two pages: the keys of even length, then the others."""
+        states = {key: state for key, state in self.states.get((partition, view), {}).items() if len(key) % 2 == cursor}
+        return StatesPage(cursor=1 - cursor, keys=list(states), states=list(states.values()))
 
     def apply(self, writes: Iterable[PartitionWrite]) -> None:
         """Chunks first, then deletions; every write begins where the one before ended."""
