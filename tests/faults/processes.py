@@ -139,10 +139,10 @@ class WorkerProcess:
         if self.exit_code is None:
             before = self.log.stat().st_size
             self._process.send_signal(signal.SIGUSR1)
-            until = time.monotonic() + 5
-            while self.log.stat().st_size == before and time.monotonic() < until:
+            until, seen, now = time.monotonic() + 5, -1, before
+            while (now == before or now != seen) and time.monotonic() < until:
                 time.sleep(0.05)
-            time.sleep(0.2)
+                seen, now = now, self.log.stat().st_size
             said += self.log.read_bytes()[before:].decode(errors="replace").splitlines()
         return "\n".join(said)
 
