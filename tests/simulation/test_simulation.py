@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -16,7 +15,6 @@ from headrace.features import memory_store, sweep
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.world import FAULTS, Burst, Counters, World
 
-EXAMPLES = int(os.environ.get("HEADRACE_TEST_SCHEDULES", "300"))
 BURSTS = 100
 
 bursts = st.builds(Burst, steps=st.integers(1, 30), order=st.integers(0, 2**32), fault=st.sampled_from(FAULTS))
@@ -47,22 +45,38 @@ def violations(seed: int, totals: Counters) -> list[str]:
         world.close()
 
 
-@pytest.mark.timeout(1_200)  # hundreds of schedules; a failing one is shrunk
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
-)
-@given(seed=st.integers(0, 2**16), schedule=schedules)
-def test_the_protocol_keeps_its_promise(seed: int, schedule: list[Burst]) -> None:
+def keeps_its_promise(examples: int) -> Callable[[], None]:
+    """A test of the protocol on so many drawn schedules; one that fails is shrunk."""
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+    )
+    @given(seed=st.integers(0, 2**16), schedule=schedules)
+    def promise(seed: int, schedule: list[Burst]) -> None:
+        world = World(seed=seed)
+        try:
+            world.run(schedule)
+            assert world.check() == []
+        finally:
+            world.close()
+
+    return promise
+
+
+@pytest.mark.timeout(1_200)
+def test_the_protocol_keeps_its_promise() -> None:
     """Whatever dies, lies or comes late: one result per offset, features and state equal to the fold, everything done in the end."""
-    world = World(seed=seed)
-    try:
-        world.run(schedule)
-        assert world.check() == []
-    finally:
-        world.close()
+    keeps_its_promise(300)()
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3_600)
+def test_the_protocol_keeps_its_promise_at_length() -> None:
+    """The same, two thousand times."""
+    keeps_its_promise(2_000)()
 
 
 @pytest.mark.timeout(600)
