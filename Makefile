@@ -10,7 +10,7 @@ DEMO   := .venv-demo
 RUN    := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-faults bench stack stack-down lock
+.PHONY: help demo check test test-faults bench bench-verify stack stack-down lock
 
 help: ## Say what there is
 	@echo "make ...       (ARGS='...' is handed on to the command)"
@@ -37,6 +37,10 @@ test-faults: $(VENV)/ready ## The long tests: servers and processes killed, paus
 bench: $(VENV)/ready ## Measure against the raw client loops, in one run; writes build/bench.json
 	$(RUN) headrace stack fetch
 	PYTHONPATH=. $(RUN) tests.bench $(ARGS)
+
+bench-verify: $(VENV)/ready ## Measure `headrace verify` over a million events
+	$(RUN) headrace stack fetch
+	PYTHONPATH=. $(RUN) tests.bench.verification $(ARGS)
 
 stack: $(VENV)/ready ## Start a real Kafka and a real Redis here, without Docker
 	$(RUN) headrace stack up $(ARGS)

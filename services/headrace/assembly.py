@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from headrace.assignment import Assignment
 from headrace.clock import Clock
@@ -35,7 +36,7 @@ from headrace.publish.record_sink import RecordSink
 from headrace.scorer import Scorer
 from headrace.source import Source
 from headrace.timeline import Timeline
-from headrace.types import Delivery, Position, TopicPartition
+from headrace.types import Delivery, Position, StatesPage, TopicPartition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +165,7 @@ def assemble(
     )
     paths = Paths(
         {
-            source.topic: _source_path(app, source, applier, models=models, clock=clock, limits=limits, headers=headers)
+            source.topic: source_path(app, source, applier, models=models, clock=clock, limits=limits, headers=headers)
             for source in app.sources
         }
     )
@@ -193,12 +194,22 @@ def assemble(
     )
 
 
-def _source_path(
-    app: App, source: Source, applier: Applier, *, models: Mapping[str, Model], clock: Clock, limits: Limits, headers: HeaderPolicy
+class States(Protocol):
+    """Where states that are not in memory come from: `Applier`, for a worker."""
+
+    def read(self, partition: TopicPartition, keys: Sequence[bytes]) -> Mapping[str, Sequence[bytes | None]]:
+        """The stored states of entities per view."""
+
+    def scan(self, partition: TopicPartition, view: str, cursor: int) -> StatesPage:
+        """A page of them."""
+
+
+def source_path(
+    app: App, source: Source, stored: States, *, models: Mapping[str, Model], clock: Clock, limits: Limits, headers: HeaderPolicy
 ) -> SourcePath:
     """The path of one source topic: its views, and every pipeline that scores it."""
     views = app.views_of(source)
-    states = ResidentStates(views=views, read=applier.read, scan=applier.scan, capacity=limits.resident_entities)
+    states = ResidentStates(views=views, read=stored.read, scan=stored.scan, capacity=limits.resident_entities)
     names = [f"{view.name}.{feature}" for view in views for feature in view.feature_names]
     return SourcePath(
         source=source,

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 from headrace.definition import App
 from headrace.features.view import FeatureView
-from headrace.types import TopicPartition
+from headrace.types import Position, TopicPartition
 
 FOR_EVER = "-1"
-FACT_KIND = "definitions"
+FACT_KIND, STARTS_KIND = "definitions", "starts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +74,25 @@ def definitions_fact(app: App) -> bytes:
     """The record that remembers what was applied."""
     views = {view.name: {"fingerprint": view.fingerprint, "features": list(view.feature_names)} for view in all_views(app)}
     return json.dumps({"kind": FACT_KIND, "app": app.name, "views": views}, sort_keys=True, separators=(",", ":")).encode()
+
+
+def starts_fact(starts: Mapping[TopicPartition, Position]) -> bytes:
+    """The record that remembers at which offsets an app began: below them nothing was promised."""
+    offsets: dict[str, dict[int, int]] = {}
+    for name, position in sorted(starts.items()):
+        offsets.setdefault(name.topic, {})[name.partition] = position.offset
+    return json.dumps({"kind": STARTS_KIND, "offsets": offsets}, separators=(",", ":")).encode()
+
+
+def starting_offsets(facts: Sequence[bytes | None]) -> dict[TopicPartition, int]:
+    """The offsets at which an app began, by what `starts_fact` wrote; those it did not write are not there."""
+    found: dict[TopicPartition, int] = {}
+    for value in facts:
+        fact = json.loads(value or b"{}")
+        if fact.get("kind") == STARTS_KIND:
+            for topic, offsets in fact["offsets"].items():
+                found.update({TopicPartition(topic, int(number)): offset for number, offset in offsets.items()})
+    return found
 
 
 def all_views(app: App) -> list[FeatureView]:

@@ -6,10 +6,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from headrace.features.view import FeatureView
 from headrace.pipeline import SourcePath
 from headrace.recovery import Plan
+from headrace.source import Source
 from headrace.timeline import Timeline
 from headrace.types import PartitionWrite, Position, RecordBatch, TopicPartition, Work
+
+
+def span_ms(source: Source, views: Sequence[FeatureView]) -> int | None:
+    """How far below the watermark an event can still matter to the views of a source; None for a historical one."""
+    if source.historical:
+        return None
+    return source.lateness_ms + source.max_ahead_ms + max((view.longest_window_ms + view.longest_pane_ms for view in views), default=0)
 
 
 class Paths:
@@ -26,10 +35,7 @@ class Paths:
 
     def span_ms(self, topic: str) -> int | None:
         """How far below the watermark an event can still matter; None for a historical source."""
-        source, views = self._paths[topic].source, self._paths[topic].states.views
-        if source.historical:
-            return None
-        return source.lateness_ms + source.max_ahead_ms + max((view.longest_window_ms + view.longest_pane_ms for view in views), default=0)
+        return span_ms(self._paths[topic].source, self._paths[topic].states.views)
 
     def start(self, partition: TopicPartition, plan: Plan) -> None:
         """Begin with a partition whose state stands as the plan says."""

@@ -21,9 +21,14 @@ from confluent_kafka.admin import AdminClient
 from headrace.consume.kafka_reader import Isolation, KafkaReader
 from headrace.features.redis_store import RedisStore
 from headrace.local_stack import KafkaServer, RedisServer
+from headrace.parts import Limits
 from headrace.predict.onnx_model import OnnxModel
+from headrace.publish.encoder import HeaderPolicy
 from headrace.publish.kafka_topics import KafkaTopics, TopicWish
 from headrace.types import Position, TopicPartition
+from headrace.verify.deployment import deployment
+from headrace.verify.findings import Findings
+from headrace.verify.verification import Verification, Wishes
 from tests.faults.app import Sent, records, write_app
 from tests.faults.processes import RUN_WORKER, Journal, WorkerProcess
 from tests.faults.traffic import Loader, Pace, Progress, Seen
@@ -318,10 +323,19 @@ class Trial:
             one.close()
         found.see(self.seen.results())
         problems = judge(self.app, found, self.models, partitions=self.partitions)
+        problems += [violation.text() for violation in self.verified().violations]
         assert not problems, f"{len(problems)} problems, journal {self.journal.path}\n" + "\n".join(problems[:20])
         figures = self.figures(found.aborted)
         self._record(figures)
         return figures
+
+    def verified(self) -> Findings:
+        """What `headrace verify` says."""
+        with deployment(self.app.name, self.properties, self._store) as subject:
+            verification = Verification(self.app, subject, models=self.models, headers=HeaderPolicy.CLOUDEVENTS, limits=Limits())
+            findings = verification.run(Wishes())
+        assert findings.not_checked == {}
+        return findings
 
     def figures(self, aborted: int) -> Figures:
         """What the run was like."""

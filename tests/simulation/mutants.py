@@ -1,23 +1,203 @@
-"""Weaker protocols, each a patch of a few lines to the real loop; the simulation must catch every one of them.
+"""Weaker protocols, each a patch of a few lines to the real loop, log or store; the simulation must catch every one of them.
 
+V1   state first, then Kafka; the store checks nothing
+V2   state first, then Kafka, with the store's checks
+V3   commit first, then the state, written blindly: neither owner nor offset is looked at, and a store that is ahead is taken
+V4   V3, but the owner is looked at
+V5   a commit of which nobody knows is taken for done
+V6   a commit of which nobody knows is sent again
+V7   offsets are taken from whoever sends them, of whatever generation
+V8   the committed offset is told while a transaction holds it
+V9   V7 and V8
 V10  the records of a partition that was revoked inside the drain are still folded and sent, with fresh group metadata
 V11  with a commit in flight, states are packed after the next batch was folded, not before
 V12  a claim begins while a commit is in flight
 V13  a worker that ends on an error stores what it folded and did not commit
 V14  what was found old in the store is deleted, although an event has brought it back
+V15  the watermark is not taken up where the owner before left it
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any
 from unittest.mock import patch
 
+from headrace import recovery
 from headrace.assignment import Partition
+from headrace.errors import TransientError
+from headrace.features.applier import Applier
+from headrace.features.memory_store import MemoryStore, _Cell, _put
+from headrace.features.state_store import ApplyResult
 from headrace.features.sweep import StoreSweep
 from headrace.loop import Loop
+from headrace.memory_log import MemoryGroup, MemoryLog
+from headrace.publish.record_sink import CommitResult
+from headrace.recovery import Found, Plan
 from headrace.timeline import Timeline
-from headrace.types import PartitionWrite, TopicPartition, Work
+from headrace.types import NO_WATERMARK_MS, PartitionWrite, Position, StoredStates, TopicPartition, Work
+
+DECIDE = recovery.decide
+
+
+Apply = Callable[[MemoryStore, bytes, PartitionWrite], ApplyResult]
+
+
+@contextmanager
+def v1_state_first_and_blindly() -> Iterator[None]:
+    """The store hears of a batch before Kafka does, and believes everything."""
+    with v2_state_first(), v3_blind_writes():
+        yield
+
+
+@contextmanager
+def v2_state_first() -> Iterator[None]:
+    """The store hears of a batch before Kafka does."""
+    publish = Loop._publish
+
+    def stored_first(self: Loop, work: Work, timeline: Timeline, *, backlog: bool) -> None:
+        self._follow(work.writes)
+        self._applier.flush(list(self._assignment.partitions))
+        work.writes = []
+        publish(self, work, timeline, backlog=backlog)
+
+    with patch.object(Loop, "_packed", lambda self, **_: self._path.pack()), patch.object(Loop, "_publish", stored_first):
+        yield
+
+
+def taking(owned: Callable[[MemoryStore, bytes, PartitionWrite], bool]) -> Apply:
+    """An apply that looks at nothing but the owner, or not even at that."""
+
+    def apply(self: MemoryStore, owner: bytes, write: PartitionWrite) -> ApplyResult:
+        if not owned(self, owner, write):
+            return ApplyResult.FENCED
+        for view in write.views:
+            cell = self._cells.setdefault((write.partition, view.view), _Cell(owner=owner))
+            _put(cell.states, view)
+            cell.offset, cell.watermark_ms = view.end, write.watermark_ms
+        return ApplyResult.OK
+
+    return apply
+
+
+def never_ahead(found: Found, *arguments: Any, **options: Any) -> Plan:
+    """Take a store that is ahead of the committed offset for one that stands there."""
+    committed = found.committed
+    if committed is not None:
+        heads = {
+            view: replace(head, offset=None if head.offset is None else min(head.offset, committed.offset))
+            for view, head in found.heads.items()
+        }
+        found = replace(found, heads=heads)
+    return DECIDE(found, *arguments, **options)
+
+
+@contextmanager
+def v3_blind_writes() -> Iterator[None]:
+    """Neither owner nor offset is looked at, in reading and in writing."""
+    with (
+        patch.object(MemoryStore, "_apply", taking(lambda *_: True)),
+        patch.object(Applier, "_agrees", lambda *_: True),
+        patch.object(recovery, "decide", never_ahead),
+    ):
+        yield
+
+
+@contextmanager
+def v4_blind_writes_of_the_owner() -> Iterator[None]:
+    """The owner is looked at, the offset is not."""
+
+    def owned(self: MemoryStore, owner: bytes, write: PartitionWrite) -> bool:
+        return self._owned(write.partition, [view.view for view in write.views], owner)
+
+    def agrees(_: Applier, owned: Any, __: object, answer: StoredStates) -> bool:
+        return bool(answer.owner == owned.owner)
+
+    with (
+        patch.object(MemoryStore, "_apply", taking(owned)),
+        patch.object(Applier, "_agrees", agrees),
+        patch.object(recovery, "decide", never_ahead),
+    ):
+        yield
+
+
+class Done:
+    """A commit whose answer is known."""
+
+    def __init__(self, answer: CommitResult) -> None:
+        self._answer = answer
+
+    def done(self) -> bool:
+        return True
+
+    def result(self) -> CommitResult:
+        return self._answer
+
+
+def instead_of_unknown(answer: Callable[[Loop, Work], CommitResult]) -> AbstractContextManager[object]:
+    """What becomes of a commit of which nobody knows."""
+    finish = Loop._finish_commit
+
+    def finish_otherwise(self: Loop) -> bool:
+        if self._in_flight is not None:
+            work, timeline, outcome = self._in_flight
+            if outcome.result() is CommitResult.UNKNOWN:
+                self._fresh_sink.throw_away()
+                self._in_flight = (work, timeline, Done(answer(self, work) if self._fresh_sink.ready() else CommitResult.UNKNOWN))
+        return finish(self)
+
+    return patch.object(Loop, "_finish_commit", finish_otherwise)
+
+
+@contextmanager
+def v5_unknown_is_done() -> Iterator[None]:
+    """No reply to a commit: it will have happened."""
+    with instead_of_unknown(lambda *_: CommitResult.COMMITTED):
+        yield
+
+
+@contextmanager
+def v6_unknown_is_sent_again() -> Iterator[None]:
+    """No reply to a commit: it will not have happened."""
+
+    def again(self: Loop, work: Work) -> CommitResult:
+        try:
+            self._sink.begin()
+            for records in work.outputs:
+                self._sink.send(records)
+            return self._sink.commit(work.positions, self._source.group())
+        except TransientError:
+            return CommitResult.UNKNOWN
+
+    with instead_of_unknown(again):
+        yield
+
+
+@contextmanager
+def v7_no_generation_check() -> Iterator[None]:
+    """The group takes offsets from former members too."""
+    with patch.object(MemoryGroup, "accepts", lambda *_: True):
+        yield
+
+
+@contextmanager
+def v8_unstable_offsets() -> Iterator[None]:
+    """The committed offset is told although a transaction that is pending may move it."""
+
+    def committed(self: MemoryLog, group: str, partition: TopicPartition) -> Position | None:
+        return self.group(group).offsets.get(partition)
+
+    with patch.object(MemoryLog, "committed", committed):
+        yield
+
+
+@contextmanager
+def v9_neither_generation_nor_stability() -> Iterator[None]:
+    """V7 and V8."""
+    with v7_no_generation_check(), v8_unstable_offsets():
+        yield
 
 
 @contextmanager
@@ -93,11 +273,32 @@ def v14_what_came_back_is_deleted() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def v15_the_watermark_begins_anew() -> Iterator[None]:
+    """A new owner knows how far the fold is, not how far event time has come."""
+
+    def decide(*arguments: Any, **options: Any) -> Plan:
+        return replace(DECIDE(*arguments, **options), watermark_ms=NO_WATERMARK_MS, live_watermark_ms=None)
+
+    with patch.object(recovery, "decide", decide):
+        yield
+
+
 MUTANTS: Mapping[str, Callable[[], object]] = {
+    "V1": v1_state_first_and_blindly,
+    "V2": v2_state_first,
+    "V3": v3_blind_writes,
+    "V4": v4_blind_writes_of_the_owner,
+    "V5": v5_unknown_is_done,
+    "V6": v6_unknown_is_sent_again,
+    "V7": v7_no_generation_check,
+    "V8": v8_unstable_offsets,
+    "V9": v9_neither_generation_nor_stability,
     "V10": v10_revoked_records_are_sent,
     "V11": v11_states_are_packed_late,
     "V12": v12_claims_do_not_wait_for_the_commit,
     "V13": v13_an_error_leaves_what_is_not_committed,
     "V14": v14_what_came_back_is_deleted,
+    "V15": v15_the_watermark_begins_anew,
 }
 """By name; the protocol itself passes the same schedules."""

@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import partial
 from typing import TypeVar
 
-from headrace.changes import Changes, changes, definitions_fact, facts_topic, last_applied, topic_names
+from headrace.changes import Changes, changes, definitions_fact, facts_topic, last_applied, starts_fact, topic_names
 from headrace.consume.kafka_reader import KafkaReader
 from headrace.definition import App
 from headrace.errors import TransientError
@@ -78,8 +78,9 @@ class Cluster:
         if wanted.offsets:
             starts = self._starts(wanted)
             _insist(lambda: self._topics.start_group(self._app.name, starts))
+            self._remember(b"starts", starts_fact(starts))
         if wanted.views:
-            self._remember()
+            self._remember(b"definitions", definitions_fact(self._app))
 
     def _starts(self, wanted: Changes) -> dict[TopicPartition, Position]:
         reader = KafkaReader(self._properties)
@@ -92,12 +93,10 @@ class Cluster:
             for name, found in ranges.items()
         }
 
-    def _remember(self) -> None:
-        """Write the definitions fact."""
+    def _remember(self, key: bytes, value: bytes) -> None:
+        """Write a fact."""
         sink = KafkaAtLeastOnceSink(self._properties, name=f"{self._app.name}.apply", commit_offsets=lambda _, __: True)
-        fact = OutRecords(
-            topic=facts_topic(self._app.name), keys=[b"definitions"], values=[definitions_fact(self._app)], headers=[[]], timestamps_ms=[0]
-        )
+        fact = OutRecords(topic=facts_topic(self._app.name), keys=[key], values=[value], headers=[[]], timestamps_ms=[0])
         try:
             sink.open()
             sink.begin()

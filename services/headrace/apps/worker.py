@@ -71,6 +71,17 @@ def redis_store(app: App, settings: Settings) -> RedisStore:
     )
 
 
+def dead_letter_bytes(app: App, settings: Settings, say: Say) -> int:
+    """What the dead-letter topic takes; where the broker does not tell us, what a topic takes by default."""
+    try:
+        found = KafkaTopics(kafka_properties(settings)).describe([app.dead_letters])[app.dead_letters]
+    except HeadraceError as error:
+        say("dead-letter limit not known", reason=str(error))
+        found = None
+    largest = int(found.settings.get("max.message.bytes", 0)) if found else 0
+    return (min(largest, LARGEST_RECORD_BYTES) or 1_048_588) - RECORD_ROOM_BYTES
+
+
 class Worker:
     """One worker process of an app."""
 
@@ -200,22 +211,12 @@ class Worker:
                 refused_share=worker.refused_share,
                 refused_window=worker.refused_window,
                 max_value_bytes=worker.max_value_bytes,
-                max_record_bytes=self._dead_letter_bytes(),
+                max_record_bytes=dead_letter_bytes(self._app, self._settings, self._say),
             ),
             delivery=self._settings.kafka.delivery,
             headers=HeaderPolicy(worker.headers),
             taken_by=lambda: self._other(ports),
         )
-
-    def _dead_letter_bytes(self) -> int:
-        """What the dead-letter topic takes; where the broker does not tell us, what a topic takes by default."""
-        try:
-            found = KafkaTopics(kafka_properties(self._settings)).describe([self._app.dead_letters])[self._app.dead_letters]
-        except HeadraceError as error:
-            self._say("dead-letter limit not known", reason=str(error))
-            found = None
-        largest = int(found.settings.get("max.message.bytes", 0)) if found else 0
-        return (min(largest, LARGEST_RECORD_BYTES) or 1_048_588) - RECORD_ROOM_BYTES
 
     def _warn_of_takeover(self) -> None:
         """Say how long it takes until somebody else serves our partitions, should we die."""

@@ -67,6 +67,17 @@ class KafkaReader:
             raise TransientError(f"asking how far {partition.topic}-{partition.partition} reaches: no answer")
         return LogRange(start=found[0], end=found[1])
 
+    def offset_at(self, partition: TopicPartition, time_ms: int) -> int | None:
+        """The first offset with a timestamp of at least `time_ms`; None where no record is that young."""
+        doing = f"asking for an offset by time in {partition.topic}-{partition.partition}"
+        try:
+            (found,) = self._consumer.offsets_for_times([KafkaPartition(*partition, time_ms)], timeout=ANSWER_S)
+        except KafkaException as error:
+            raise translate(reason(error), doing) from error
+        if found.error is not None:
+            raise translate(found.error, doing)
+        return None if found.offset < 0 else int(found.offset)
+
     def batches(
         self, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int] | None = None, *, max_records: int = 10_000
     ) -> Iterator[RecordBatch]:

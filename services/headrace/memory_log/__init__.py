@@ -9,6 +9,7 @@ retention, topics that are recreated under their name. `tests/contract/log` hold
     group.py       one consumer group: members, generation, who has what, offsets
     log.py         the broker: topics, transactions, groups
     source.py      RecordSource on it
+    reader.py      RecordReader on it
     sink.py        RecordSink on it, transactional and at least once
 
 Every call that would cross the network first calls a hook with the name of the step: there a scheduler may run somebody else, and its
@@ -20,7 +21,19 @@ from __future__ import annotations
 
 from headrace.memory_log.group import Membership, MemoryGroup
 from headrace.memory_log.log import Fate, Hook, MemoryLog, go_on
+from headrace.memory_log.reader import MemoryReader
 from headrace.memory_log.sink import MemoryAtLeastOnceSink, MemorySink
 from headrace.memory_log.source import MemorySource
 
-__all__ = ["Fate", "Hook", "Membership", "MemoryAtLeastOnceSink", "MemoryGroup", "MemoryLog", "MemorySink", "MemorySource", "go_on"]
+__all__ = [
+    "Fate",
+    "Hook",
+    "Membership",
+    "MemoryAtLeastOnceSink",
+    "MemoryGroup",
+    "MemoryLog",
+    "MemoryReader",
+    "MemorySink",
+    "MemorySource",
+    "go_on",
+]

@@ -1,0 +1,156 @@
+"""`headrace verify`: check what was promised.
+
+Exit codes: 0 nothing wrong in what was checked, 1 violations (or an error).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace.cli.output import Output
+
+if TYPE_CHECKING:
+    from headrace.verify.findings import Findings
+    from headrace.verify.verification import Progress
+
+SHOWN = 20
+TOLD_EVERY_S = 1.0
+
+app = typer.Typer(help="Check what was promised on your own topics.", add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def verify(
+    app_reference: Annotated[str, typer.Option("--app", help="The app, as module:attribute.")],
+    from_time: Annotated[str | None, typer.Option("--from", help="Compare records from this time on (ISO 8601, UTC).")] = None,
+    to_time: Annotated[str | None, typer.Option("--to", help="Compare records before this time; the state is not compared then.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Workers are at work: do not expect everything to be at rest.")] = False,
+    rest_seconds: Annotated[float, typer.Option("--wait", min=0, help="How long to wait for everything to be at rest.")] = 10.0,
+    limit: Annotated[int, typer.Option(min=1, help="List so many violations; all are counted.")] = 1_000,
+    config: Annotated[Path | None, typer.Option(help="Settings file; else headrace.toml, if it is there.")] = None,
+    output: Annotated[Output, typer.Option(help="Text for people or JSON for programs.")] = Output.TEXT,
+) -> None:
+    """Fold the source log again and compare everything that was published and stored with it, record by record."""
+    from headrace import log
+    from headrace.apps.worker import dead_letter_bytes, kafka_properties, redis_store
+    from headrace.assembly import load_models
+    from headrace.cli.definitions import load_app
+    from headrace.kafka_client import knock
+    from headrace.parts import Limits
+    from headrace.publish.encoder import HeaderPolicy
+    from headrace.settings import load
+    from headrace.verify.deployment import deployment
+    from headrace.verify.verification import Verification, Wishes
+
+    settings = load(config).settings
+    log.set_up(level="error", style="console", secrets=settings.secrets())
+    definition = load_app(app_reference)
+    wishes = Wishes(from_ms=_ms(from_time, "--from"), to_ms=_ms(to_time, "--to"), live=live, rest_ms=int(1_000 * rest_seconds), keep=limit)
+    models = load_models(definition)
+    properties = kafka_properties(settings)
+    knock(properties)
+    store = redis_store(definition, settings)
+    store.check()
+    meter = Meter()
+    try:
+        with deployment(definition.name, properties, store) as subject:
+            findings = Verification(
+                definition,
+                subject,
+                models=models,
+                headers=HeaderPolicy(settings.worker.headers),
+                limits=Limits(max_record_bytes=dead_letter_bytes(definition, settings, log.logger("verify").warning)),
+                told=meter.show,
+            ).run(wishes)
+    finally:
+        meter.done()
+        store.close()
+    typer.echo(as_json(findings, meter) if output is Output.JSON else as_text(definition.name, findings, meter))
+    if not findings.sound():
+        raise typer.Exit(1)
+
+
+class Meter:
+    """Shows how far it is, once a second, on standard error."""
+
+    def __init__(self) -> None:
+        self.began_s = time.monotonic()
+        self.seconds = 0.0
+        self._told_s = self.began_s
+        self._line = sys.stderr.isatty()
+        self._shown = False
+
+    def show(self, progress: Progress) -> None:
+        """Another batch is through."""
+        now_s = time.monotonic()
+        self.seconds = now_s - self.began_s
+        if now_s - self._told_s < TOLD_EVERY_S:
+            return
+        self._told_s, self._shown = now_s, True
+        share = progress.events / progress.of if progress.of else 1.0
+        rate = progress.events / self.seconds
+        rest = f"{(progress.of - progress.events) / rate:,.0f} s left" if rate else "starting"
+        text = f"{share:6.1%}  {progress.events:,} events, {rate:,.0f}/s, {rest}, {progress.violations:,} violations"
+        typer.echo(f"\r{text:<100}" if self._line else text, err=True, nl=not self._line)
+
+    def done(self) -> None:
+        """The end of the line."""
+        if self._line and self._shown:
+            typer.echo("", err=True)
+
+
+def _ms(text: str | None, option: str) -> int | None:
+    """Milliseconds of a time in ISO 8601; without a zone it is UTC."""
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no time: write for example 2026-01-31T12:00 or 2026-01-31T12:00:00+01:00", param_hint=option
+        ) from None
+    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1_000)
+
+
+def as_text(name: str, findings: Findings, meter: Meter) -> str:
+    """For people: the verdict on each invariant, then the first violations."""
+    from headrace.verify.findings import INVARIANTS
+
+    counted = ", ".join(f"{count:,} {what}" for what, count in findings.checked.items())
+    lines = [f"app {name}: {counted or 'nothing'} in {meter.seconds:.1f} s"]
+    for invariant, (what, kinds) in INVARIANTS.items():
+        verdict = findings.verdict(invariant)
+        wrong = ", ".join(f"{findings.counts[kind]:,} {kind.value}" for kind in kinds if findings.counts[kind])
+        why = wrong if verdict == "violated" else findings.not_checked.get(invariant, "")
+        lines.append(f"  {invariant} {what:<13} {verdict}{': ' if why else ''}{why}")
+    lines += [f"  {violation.text()}" for violation in findings.violations[:SHOWN]]
+    more = findings.counts.total() - min(SHOWN, len(findings.violations))
+    if more > 0:
+        lines.append(f"  ... and {more:,} more; --output json lists the first {findings.keep:,}")
+    return "\n".join(lines)
+
+
+def as_json(findings: Findings, meter: Meter) -> str:
+    """For programs."""
+    from headrace.verify.findings import INVARIANTS
+
+    return json.dumps(
+        {
+            "sound": findings.sound(),
+            "invariants": {invariant: findings.verdict(invariant) for invariant in INVARIANTS},
+            "not_checked": findings.not_checked,
+            "checked": findings.checked,
+            "counts": findings.counts,
+            "violations": [asdict(violation) for violation in findings.violations],
+            "seconds": round(meter.seconds, 3),
+        },
+        indent=2,
+    )

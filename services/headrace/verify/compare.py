@@ -1,0 +1,187 @@
+"""A result that was found beside the one that the definitions give.
+
+Both are records as they are published. A prediction must be the same byte for byte, but for two members: when it was scored, and its score,
+which kernels of the runtime may give with other last bits for a batch of one than for one of many. So nothing is parsed as long as nothing
+is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Container, Iterator, Sequence
+from typing import NamedTuple
+
+from headrace.partitioner import Partitioner
+from headrace.publish.records import Prediction, decode_prediction
+from headrace.types import Headers, Record, RecordBatch
+from headrace.verify.findings import Kind, Site, Violation
+from headrace.verify.ledger import Expected, Place
+
+LETTERS = "dead letters"
+SCORE_TOLERANCE = 1e-6
+_SCORE, _MODEL, _SCORED_AT = b',"score":', b',"model":', b',"scored_at":'
+_FINGERPRINT = "headrace-fingerprint"
+_NOT_COMPARED = frozenset({"headrace-version", "__streams.errors.message"})
+"""Headers of a dead letter that another version of headrace may write differently."""
+
+
+class PredictionPlaces:
+    """Finds the source record of predictions by their ids."""
+
+    def __init__(self, source_topic: str, model: str) -> None:
+        name = re.escape(f"{source_topic}-").encode() + rb"(\d+)-(\d+)" + re.escape(f"-{model}").encode()
+        self._id = re.compile(rb'\{"id":"' + name + rb'"')
+
+    def of(self, value: bytes | None) -> Place | None:
+        """The source record; None where it is no prediction of this model for this source."""
+        found = self._id.match(value or b"")
+        return None if found is None else (int(found[1]), int(found[2]))
+
+    def all(self, batch: RecordBatch) -> list[Place | None]:
+        """The source records of a batch."""
+        return [self.of(value) for value in batch.values]
+
+
+def is_of_these_definitions(record: Record, fingerprint: str) -> bool:
+    """Whether a prediction says that it comes from these definitions."""
+    return text_of(record.headers, _FINGERPRINT) in (None, fingerprint)
+
+
+def text_of(headers: Headers, name: str) -> str | None:
+    """The last header of a name."""
+    return next((value.decode(errors="replace") for found, value in reversed(headers) if found == name and value is not None), None)
+
+
+def compare_prediction(site: Site, record: Record, expected: Expected, of: str) -> Iterator[Violation]:
+    """Everything that is wrong with the prediction of a source record."""
+    if (record.key, record.timestamp_ms, record.headers) != (expected.key, expected.timestamp_ms, expected.headers):
+        yield from _record(site, record, of, _around(expected.key, expected.timestamp_ms, expected.headers))
+    found, wanted = _parts(record.value or b""), _parts(expected.value or b"")
+    if found is None or wanted is None or found[0] != wanted[0] or found[2] != wanted[2]:
+        yield from _members(site, record, expected, of)
+    elif not abs(float(found[1]) - float(wanted[1])) <= SCORE_TOLERANCE:
+        yield _violation(Kind.SCORE, site, record, of, wanted[1].decode(), found[1].decode())
+
+
+def _parts(value: bytes) -> tuple[bytes, bytes, bytes] | None:
+    """A prediction up to its score, its score, and from there to where it says when it was scored."""
+    score = value.find(_SCORE)
+    model = value.find(_MODEL, score)
+    end = value.rfind(_SCORED_AT)
+    return None if not 0 < score < model < end else (value[:score], value[score + len(_SCORE) : model], value[model:end])
+
+
+def _members(site: Site, record: Record, expected: Expected, of: str) -> Iterator[Violation]:
+    """Name the members that differ."""
+    wanted = decode_prediction(expected.value or b"")
+    try:
+        found = decode_prediction(record.value or b"")
+    except ValueError as error:
+        yield _violation(Kind.RECORD, site, record, of, "a prediction", f"what is none: {error}")
+        return
+    if isinstance(found.features, dict) and isinstance(wanted.features, dict):
+        for name in wanted.features.keys() | found.features.keys():
+            ours, theirs = wanted.features.get(name), found.features.get(name)
+            if not _same(ours, theirs):
+                yield _violation(Kind.FEATURES, site, record, of, f"{name} = {ours!r}", repr(theirs))
+    if not abs(found.score - wanted.score) <= SCORE_TOLERANCE:
+        yield _violation(Kind.SCORE, site, record, of, repr(wanted.score), repr(found.score))
+    for name in Prediction.__struct_fields__:
+        ours, theirs = getattr(wanted, name), getattr(found, name)
+        both = isinstance(ours, dict) and isinstance(theirs, dict)
+        if name not in {"score", "scored_at"} and not (name == "features" and both) and ours != theirs:
+            yield _violation(Kind.RECORD, site, record, of, f"{name} = {ours!r}", repr(theirs))
+
+
+def _same(one: float | None, other: float | None) -> bool:
+    """The same number, zero with its sign."""
+    if one is None or other is None:
+        return one is other
+    return one == other and math.copysign(1, one) == math.copysign(1, other)
+
+
+def compare_letter(site: Site, record: Record, expected: Expected, of: str) -> Iterator[Violation]:
+    """Everything that is wrong with the dead letter of a source record."""
+    reason, wanted = text_of(record.headers, "headrace-reason"), text_of(expected.headers, "headrace-reason")
+    if reason != wanted:
+        yield _violation(Kind.REASON, site, record, of, str(wanted), str(reason))
+        return
+    if record.value != expected.value:
+        yield _violation(Kind.LETTER, site, record, of, f"the value of the record, {_shown(expected.value)}", _shown(record.value))
+    ours, theirs = _comparable(expected.headers), _comparable(record.headers)
+    if (record.key, record.timestamp_ms, theirs) != (expected.key, expected.timestamp_ms, ours):
+        yield from _record(site, record, of, _around(expected.key, expected.timestamp_ms, ours), kind=Kind.LETTER)
+
+
+def _comparable(headers: Headers) -> Headers:
+    return [header for header in headers if header[0] not in _NOT_COMPARED]
+
+
+def _around(key: bytes | None, timestamp_ms: int, headers: Headers) -> dict[str, object]:
+    """What stands around a value, by name."""
+    found: dict[str, object] = {"key": key, "timestamp": timestamp_ms}
+    found.update({f"header {name}": value for name, value in headers})
+    return found
+
+
+def _record(site: Site, record: Record, of: str, wanted: dict[str, object], *, kind: Kind = Kind.RECORD) -> Iterator[Violation]:
+    """Name what differs around a value; where only the order of the headers does, that."""
+    headers = _comparable(record.headers) if kind is Kind.LETTER else record.headers
+    theirs = _around(record.key, record.timestamp_ms, headers)
+    names = [name for name in {**wanted, **theirs} if wanted.get(name) != theirs.get(name)]
+    for name in names:
+        yield _violation(kind, site, record, of, f"{name} = {wanted.get(name)!r}", repr(theirs.get(name)))
+    if not names:
+        yield _violation(kind, site, record, of, "headers in another order or number", f"{len(headers)} headers")
+
+
+def _shown(value: bytes | None) -> str:
+    return "null" if value is None else f"{len(value)} bytes {value[:40]!r}"
+
+
+def _violation(kind: Kind, site: Site, record: Record, of: str, expected: str, found: str) -> Violation:
+    return Violation(kind=kind, **site._asdict(), at=where(record), of=of, expected=expected, found=found)
+
+
+def where(record: Record) -> str:
+    """The coordinates of a result."""
+    return f"{record.topic}-{record.partition} offset {record.offset}"
+
+
+class LetterPlace(NamedTuple):
+    """Which refusal a dead letter is about: a source record, and the one model that refused it (None: all)."""
+
+    topic: str
+    partition: int
+    offset: int
+    model: str | None
+
+    def site(self) -> Site:
+        """The source record."""
+        return Site(self.topic, self.partition, self.offset)
+
+    def of(self) -> str:
+        """Whose it is, for people."""
+        return LETTERS if self.model is None else f"{LETTERS} of model {self.model}"
+
+
+def letter_place(headers: Headers, topics: Container[str]) -> LetterPlace | None:
+    """What the headers of a dead letter say; None where they name no record of these topics."""
+    told = {name: (value or b"").decode(errors="replace") for name, value in headers}
+    topic, partition, offset = (told.get(f"__streams.errors.{name}", "") for name in ("topic", "partition", "offset"))
+    known = topic in topics and partition.isdecimal() and offset.isdecimal()
+    return LetterPlace(topic, int(partition), int(offset), told.get("headrace-model")) if known else None
+
+
+def misplaced(batch: RecordBatch, sites: Sequence[Site | None], partitions: int, partitioner: Partitioner, of: str) -> Iterator[Violation]:
+    """Results that are not in their key's partition."""
+    keyed = [row for row, key in enumerate(batch.keys) if key is not None and sites[row] is not None]
+    belongs = partitioner.partitions([batch.keys[row] or b"" for row in keyed], partitions)
+    there = batch.partitions.tolist()
+    for row, number in zip(keyed, belongs, strict=True):
+        site = sites[row]
+        if number != there[row] and site is not None:
+            at = f"{batch.topic}-{there[row]} offset {int(batch.offsets[row])}"
+            wanted = f"partition {number}, that of key {batch.keys[row]!r}"
+            yield Violation(kind=Kind.MISPLACED, **site._asdict(), at=at, of=of, expected=wanted, found=f"partition {there[row]}")

@@ -1,0 +1,88 @@
+"""The dead letters of an app, found beside expected: few, so they wait in tables."""
+
+from __future__ import annotations
+
+from headrace.definition import App
+from headrace.partitioner import Partitioner
+from headrace.types import Record, RecordBatch, TopicPartition
+from headrace.verify.compare import LETTERS, LetterPlace, compare_letter, letter_place, misplaced, text_of, where
+from headrace.verify.findings import Findings, Kind, Site, Violation
+from headrace.verify.ledger import Expected
+from headrace.verify.scope import Scope
+
+
+class DeadLetterCheck:
+    """Every refused record has exactly one dead letter, which is that record, with the reason that the definitions give."""
+
+    def __init__(self, app: App, scope: Scope, findings: Findings) -> None:
+        self._scope, self._findings = scope, findings
+        self._topics = frozenset(source.topic for source in app.sources)
+        self._partitions = len(scope.partitions[app.dead_letters])
+        self._partitioner = Partitioner()
+        self._waiting: dict[LetterPlace, Expected] = {}
+        self._early: dict[LetterPlace, list[Record]] = {}
+        self._met: set[LetterPlace] = set()
+
+    def wants(self) -> bool:
+        """Whether more should be read now."""
+        return len(self._waiting) >= len(self._early)
+
+    def expect(self, expected: Expected) -> None:
+        """A source record leads to this dead letter."""
+        place = letter_place(expected.headers, self._topics)
+        if place is None:
+            raise ValueError("a dead letter of our own says not where it comes from")
+        if place.offset < self._scope.firsts[TopicPartition(place.topic, place.partition)]:
+            return
+        found = self._early.pop(place, None)
+        if found is None:
+            self._waiting[place] = expected
+            return
+        self._compare(place, found[0], expected)
+        for record in found[1:]:
+            self._twice(place, record)
+
+    def meet(self, batch: RecordBatch) -> None:
+        """These dead letters were found."""
+        self._findings.checked["dead letters"] += len(batch)
+        places = [letter_place(headers or [], self._topics) for headers in batch.headers]
+        sites = [None if place is None else place.site() for place in places]
+        for violation in misplaced(batch, sites, self._partitions, self._partitioner, LETTERS):
+            self._findings.add(violation)
+        for record, place in zip(batch.records(), places, strict=True):
+            if place is None:
+                site = Site(record.topic, record.partition, record.offset)
+                self._add(Kind.UNEXPECTED, site, LETTERS, "the coordinates of a refused record", "none of this app")
+            elif place.offset >= self._scope.firsts.get(TopicPartition(place.topic, place.partition), 0):
+                self._meet(place, record)
+
+    def _meet(self, place: LetterPlace, record: Record) -> None:
+        expected = self._waiting.pop(place, None)
+        if expected is not None:
+            self._compare(place, record, expected)
+        elif place in self._met:
+            self._twice(place, record)
+        else:
+            self._early.setdefault(place, []).append(record)
+
+    def settle(self) -> None:
+        """Everything was read: what still waits is lost, what came without a refusal is one too many."""
+        for place in sorted(self._waiting, key=str):
+            self._add(Kind.LOST, place.site(), place.of(), "a dead letter", "none")
+        for place, records in sorted(self._early.items(), key=str):
+            for record in records:
+                if self._scope.counts(place.site(), record):
+                    reason = text_of(record.headers, "headrace-reason")
+                    wanted = self._scope.instead(place.site())
+                    self._add(Kind.UNEXPECTED, place.site(), place.of(), wanted, f"a dead letter for {reason}", at=where(record))
+
+    def _compare(self, place: LetterPlace, record: Record, expected: Expected) -> None:
+        self._met.add(place)
+        for violation in compare_letter(place.site(), record, expected, place.of()):
+            self._findings.add(violation)
+
+    def _twice(self, place: LetterPlace, record: Record) -> None:
+        self._add(Kind.DUPLICATE, place.site(), place.of(), "one dead letter", "one more", at=where(record))
+
+    def _add(self, kind: Kind, site: Site, of: str, expected: str, found: str, *, at: str | None = None) -> None:
+        self._findings.add(Violation(kind=kind, **site._asdict(), at=at, of=of, expected=expected, found=found))

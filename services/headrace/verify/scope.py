@@ -1,0 +1,184 @@
+"""From where to where a verification looks, taken in an order that workers at work cannot spoil."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from headrace.changes import facts_topic, starting_offsets
+from headrace.consume.record_reader import RecordReader
+from headrace.definition import App
+from headrace.errors import BrokerRefused, FatalError, TransientError
+from headrace.paths import span_ms
+from headrace.types import Position, Record, TopicPartition
+from headrace.verify.findings import Site
+from headrace.verify.subject import Subject
+
+LOOK_MS, PENDING_MS = 100, 20_000
+"""How often to look again, and how long a transaction may hold an offset or an end: a dead worker's is aborted after its time-out."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Scope:
+    """The part of a deployment that is verified."""
+
+    partitions: dict[str, list[TopicPartition]]
+    """Of every topic of the app."""
+    committed: dict[TopicPartition, Position]
+    starts: dict[TopicPartition, int] = field(default_factory=dict)
+    """Where the fold of a source partition begins."""
+    firsts: dict[TopicPartition, int] = field(default_factory=dict)
+    """From which offset on results are compared."""
+    ends: dict[TopicPartition, int] = field(default_factory=dict)
+    """Up to which."""
+    begins: dict[TopicPartition, int] = field(default_factory=dict)
+    """Where result partitions are read from."""
+    before: dict[TopicPartition, int] = field(default_factory=dict)
+    """The stable ends of result partitions before the group's offsets were taken."""
+    until: dict[TopicPartition, int] = field(default_factory=dict)
+    """Their ends after that."""
+    open: dict[TopicPartition, int] = field(default_factory=dict)
+    """Result partitions in which a transaction stays open, and from where."""
+
+    def results(self, topics: Sequence[str]) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+        """Start and end of the partitions of result topics."""
+        names = [name for topic in topics for name in self.partitions[topic]]
+        return {name: self.begins[name] for name in names}, {name: self.until[name] for name in names}
+
+    def counts(self, site: Site, record: Record) -> bool:
+        """Whether a result without a source record in scope is one too many, and not one that came while we looked."""
+        name = TopicPartition(site.topic, site.partition)
+        if name not in self.ends or site.offset < self.ends[name]:
+            return True
+        newer = record.offset >= self.before[TopicPartition(record.topic, record.partition)]
+        return site.offset >= self.committed[name].offset and not newer
+
+    def instead(self, site: Site) -> str:
+        """What is expected instead of a result that is one too many."""
+        position = self.committed.get(TopicPartition(site.topic, site.partition))
+        if position is not None and site.offset >= position.offset:
+            return f"nothing at or above the committed offset {position.offset}"
+        return "none: the log and the definitions give no such result"
+
+
+def scope_of(app: App, subject: Subject, from_ms: int | None, to_ms: int | None, *, rest_ms: int) -> Scope:
+    """Take the ends of result topics, the offsets, the ends again; `rest_ms`: how long to wait before for everything to be at rest.
+
+    Raises `FatalError` for a group without offsets.
+    """
+    reader = subject.reader()
+    try:
+        sources = [source.topic for source in app.sources]
+        topics = [app.dead_letters, *(pipeline.predictions for pipeline in app.pipelines)]
+        partitions = {topic: reader.partitions(topic) for topic in (*sources, *topics)}
+        results = [name for topic in topics for name in partitions[topic]]
+        read = [name for topic in sources for name in partitions[topic]]
+        _wait_for_rest(reader, subject, read, results, rest_ms)
+        before = {name: reader.log_range(name).end for name in results}
+        committed = {name: _committed(app, subject, name) for name in read}
+        until = {name: subject.written_end(name) for name in results}
+        still_open = _wait_for_ends(reader, subject, until)
+        scope = Scope(partitions=partitions, committed=committed, before=before, until={**until, **still_open}, open=still_open)
+        began = _began(app, reader)
+        for source in app.sources:
+            span = span_ms(source, app.views_of(source))
+            for name in partitions[source.topic]:
+                start, first, end = _bounds(reader, name, committed[name].offset, span, (from_ms, to_ms))
+                scope.starts[name], scope.firsts[name], scope.ends[name] = start, max(first, began.get(name, 0)), end
+        for name in results:
+            begin = reader.log_range(name).start if from_ms is None else reader.offset_at(name, from_ms)
+            scope.begins[name] = scope.until[name] if begin is None else begin
+        return scope
+    finally:
+        reader.close()
+
+
+def _bounds(
+    reader: RecordReader, name: TopicPartition, committed: int, span: int | None, times_ms: tuple[int | None, int | None]
+) -> tuple[int, int, int]:
+    """Where the fold of one partition begins, from where on its results are compared, and up to where; `times_ms`: as it was asked for."""
+    from_ms, to_ms = times_ms
+    log = reader.log_range(name)
+    end = committed if to_ms is None else min(committed, _at(reader, name, to_ms, committed))
+    start = first = log.start
+    if from_ms is not None:
+        first = max(first, _at(reader, name, from_ms, end))
+        if span is not None:
+            start = max(start, min(first, _at(reader, name, from_ms - span, end)))
+    if log.start and start == log.start and first < end:
+        oldest_ms = _first_time_ms(reader, name, log.start, end)
+        whole = end if span is None or oldest_ms is None else _at(reader, name, oldest_ms + span, end)
+        first = max(first, whole)
+    start = min(start, end)
+    return start, first, max(start, end)
+
+
+def _at(reader: RecordReader, name: TopicPartition, time_ms: int, otherwise: int) -> int:
+    found = reader.offset_at(name, time_ms)
+    return otherwise if found is None else found
+
+
+def _first_time_ms(reader: RecordReader, name: TopicPartition, start: int, end: int) -> int | None:
+    """The timestamp of the oldest kept record."""
+    for batch in reader.batches({name: start}, {name: end}):
+        return int(batch.timestamps_ms[0])
+    return None
+
+
+def _began(app: App, reader: RecordReader) -> Mapping[TopicPartition, int]:
+    """The offsets the app began at, as `headrace apply` wrote them down; none where it did not."""
+    try:
+        facts = reader.partitions(facts_topic(app.name))
+    except BrokerRefused:
+        return {}
+    starts = {name: reader.log_range(name).start for name in facts}
+    return starting_offsets([value for batch in reader.batches(starts) for value in batch.values]) if starts else {}
+
+
+def _committed(app: App, subject: Subject, name: TopicPartition) -> Position:
+    """The stable offset, waited for while a transaction holds it."""
+    deadline_ms = subject.now_ms() + PENDING_MS
+    while True:
+        try:
+            found = subject.committed(name)
+        except TransientError:
+            if subject.now_ms() > deadline_ms:
+                raise
+            subject.pause(LOOK_MS)
+            continue
+        if found is None:
+            raise FatalError(
+                f"group {app.name} has no committed offset for {name.topic}-{name.partition}, so nothing was promised yet; "
+                "`headrace apply` commits the starting offsets"
+            )
+        return found
+
+
+def _wait_for_ends(reader: RecordReader, subject: Subject, ends: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+    """Wait until everything up to these ends is decided; gives those that are not, and how far they are."""
+    deadline_ms = subject.now_ms() + PENDING_MS
+    while True:
+        found = {name: reader.log_range(name).end for name in ends}
+        still = {name: found[name] for name, end in ends.items() if found[name] < end}
+        if not still or subject.now_ms() > deadline_ms:
+            return still
+        subject.pause(LOOK_MS)
+
+
+def _wait_for_rest(
+    reader: RecordReader, subject: Subject, sources: Iterable[TopicPartition], results: Iterable[TopicPartition], rest_ms: int
+) -> None:
+    """Give the workers time to finish; whether they did is judged later."""
+    deadline_ms = subject.now_ms() + rest_ms
+    while subject.now_ms() < deadline_ms:
+        try:
+            positions = [subject.committed(name) for name in sources]
+        except TransientError:
+            positions = []
+        ends = [reader.log_range(name).end for name in sources]
+        settled = len(positions) == len(ends) and all(
+            position is not None and position.offset >= end for position, end in zip(positions, ends, strict=True)
+        )
+        if settled and all(reader.log_range(name).end == subject.written_end(name) for name in results):
+            return
+        subject.pause(LOOK_MS)

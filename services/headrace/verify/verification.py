@@ -1,0 +1,163 @@
+"""The promise of section "Exactly once", checked on a deployment from its topics, store and definitions alone.
+
+    source log --fold (SourceFold)--> expected results --+
+                                                          +-- Ledger: met once, in order, byte for byte
+    prediction topics, dead letters ----------------------+
+
+Both sides are read as streams, whichever has less waiting for the other; so what is in memory is how far they are apart, not the log.
+First the ends of the result topics are taken, then the group's stable offsets, then the ends again: a result of a committed record stands
+below the last, and one above the offset and below the first is one too many, whoever works meanwhile.
+
+Limits. What was scored under other definitions (another fingerprint, another version of the model) is counted, met and not compared. A
+log that has lost its beginning is folded from there, and compared from where every window is whole again. The fold uses the worker's own
+decoder, kernel, model call and encoder: a mistake in those is found by their tests, not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from headrace.definition import App
+from headrace.parts import Limits
+from headrace.predict.scores import Model
+from headrace.publish.encoder import HeaderPolicy
+from headrace.types import RecordBatch
+from headrace.verify.findings import Findings
+from headrace.verify.fold import SourceFold
+from headrace.verify.letters import DeadLetterCheck
+from headrace.verify.predictions import PredictionCheck
+from headrace.verify.rest import StateCheck, check_rest
+from headrace.verify.scope import Scope, scope_of
+from headrace.verify.shelf import Shelf
+from headrace.verify.subject import Subject
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """How far a verification is."""
+
+    events: int = 0
+    of: int = 0
+    waiting: int = 0
+    """Expected results that were not met yet, and found ones that were not expected yet."""
+    violations: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What is to be verified: records with timestamps from `from_ms` up to `to_ms` (None: all there are)."""
+
+    from_ms: int | None = None
+    to_ms: int | None = None
+    live: bool = False
+    """Do not expect everything to be at rest: workers may be at work."""
+    rest_ms: int = 10_000
+    """How long to wait for rest."""
+    keep: int = 1_000
+    """How many violations are kept whole."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Side:
+    """A stream of records, and whether it is over."""
+
+    batches: Iterator[RecordBatch]
+    over: bool = field(default=False)
+
+    def next(self) -> RecordBatch | None:
+        found = next(self.batches, None)
+        self.over = found is None
+        return found
+
+
+class Verification:
+    """One verification of an app. `models`: by pipeline name; `told` hears how far it is, after every batch."""
+
+    def __init__(
+        self,
+        app: App,
+        subject: Subject,
+        *,
+        models: Mapping[str, Model],
+        headers: HeaderPolicy,
+        limits: Limits,
+        told: Callable[[Progress], None] = lambda _: None,
+    ) -> None:
+        self._app, self._subject, self._models, self._headers, self._limits, self._told = app, subject, models, headers, limits, told
+        self._findings = Findings()
+        self._progress = Progress()
+
+    def run(self, wishes: Wishes) -> Findings:
+        """Verify. Raises `TransientError` while a server is away, `BrokerRefused` where something is missing."""
+        self._findings.keep = wishes.keep
+        scope = scope_of(self._app, self._subject, wishes.from_ms, wishes.to_ms, rest_ms=0 if wishes.live else wishes.rest_ms)
+        self._progress.of = sum(max(0, scope.ends[name] - start) for name, start in scope.starts.items())
+        with closing(Shelf({source.topic: [view.fp for view in self._app.views_of(source)] for source in self._app.sources})) as shelf:
+            folds = {
+                source.topic: SourceFold(
+                    self._app,
+                    source,
+                    models=self._models,
+                    shelf=shelf,
+                    starts={name: start for name, start in scope.starts.items() if name.topic == source.topic},
+                    headers=self._headers,
+                    limits=self._limits,
+                )
+                for source in self._app.sources
+            }
+            self._join(scope, folds)
+            for fold in folds.values():
+                fold.store()
+            check_rest(self._app, self._subject, scope, self._findings, live=wishes.live)
+            watermarks = {name: folds[name.topic].watermark_ms(name) for name in scope.starts}
+            StateCheck(self._app, self._subject, shelf, self._findings).run(scope, watermarks, whole=wishes.to_ms is None)
+        return self._findings
+
+    # --------------------------------------------------------------------------------------------------------- two streams
+
+    def _join(self, scope: Scope, folds: Mapping[str, SourceFold]) -> None:
+        """Read source and results side by side until both are over."""
+        predictions = {
+            pipeline.predictions: PredictionCheck(pipeline, self._models[pipeline.name].name, scope, self._findings)
+            for pipeline in self._app.pipelines
+        }
+        letters = DeadLetterCheck(self._app, scope, self._findings)
+        readers = [self._subject.reader() for _ in range(3)]
+        try:
+            source = _Side(batches=readers[0].batches(scope.starts, scope.ends))
+            found = _Side(batches=readers[1].batches(*scope.results([*predictions])))
+            refused = _Side(batches=readers[2].batches(*scope.results([self._app.dead_letters])))
+            while not (source.over and found.over and refused.over):
+                expected = sum(len(one.ledger.waiting) for one in predictions.values())
+                early = sum(len(one.ledger.early) for one in predictions.values())
+                if not source.over and (expected <= early or found.over):
+                    batch = source.next()
+                    if batch is not None:
+                        self._fold(batch, folds[batch.topic], predictions, letters)
+                elif not found.over:
+                    batch = found.next()
+                    if batch is not None:
+                        predictions[batch.topic].meet(batch)
+                if not refused.over and (source.over or letters.wants()):
+                    batch = refused.next()
+                    if batch is not None:
+                        letters.meet(batch)
+                self._progress.waiting, self._progress.violations = expected + early, self._findings.counts.total()
+                self._told(self._progress)
+        finally:
+            for reader in readers:
+                reader.close()
+        for one in predictions.values():
+            one.settle()
+        letters.settle()
+
+    def _fold(self, batch: RecordBatch, fold: SourceFold, predictions: Mapping[str, PredictionCheck], letters: DeadLetterCheck) -> None:
+        self._progress.events += len(batch)
+        self._findings.checked["events"] += len(batch)
+        for topic, expected in fold.results(batch):
+            if topic == self._app.dead_letters:
+                letters.expect(expected)
+            else:
+                predictions[topic].expect(expected)
