@@ -35,12 +35,14 @@ class Isolation(StrEnum):
 class KafkaReader:
     """Reads topics from anywhere to anywhere. One thread at a time."""
 
-    def __init__(self, properties: Properties, *, isolation: Isolation = Isolation.COMMITTED) -> None:
+    def __init__(self, properties: Properties, *, isolation: Isolation = Isolation.COMMITTED, ahead_kbytes: int = 16_384) -> None:
+        """`ahead_kbytes`: how much is fetched before it is asked for."""
         refuse_fixed(properties)
         configuration: dict[str, Any] = {
             "fetch.wait.max.ms": 10,
             "fetch.queue.backoff.ms": 5,
-            "queued.max.messages.kbytes": 16_384,
+            "queued.max.messages.kbytes": ahead_kbytes,
+            "fetch.message.max.bytes": min(1_048_576, 1_024 * ahead_kbytes // 8),
             "check.crcs": True,
             **properties,
             "group.id": _GROUP,

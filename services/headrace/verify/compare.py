@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator
 from typing import NamedTuple
 
 from headrace.partitioner import Partitioner
@@ -20,6 +20,8 @@ from headrace.verify.ledger import Expected, Place
 
 LETTERS = "dead letters"
 SCORE_TOLERANCE = 1e-6
+NEVER = b"0}"
+"""What an expected prediction ends with: it was never scored."""
 _SCORE, _MODEL, _SCORED_AT = b',"score":', b',"model":', b',"scored_at":'
 _FINGERPRINT = "headrace-fingerprint"
 _NOT_COMPARED = frozenset({"headrace-version", "__streams.errors.message"})
@@ -37,10 +39,6 @@ class PredictionPlaces:
         """The source record; None where it is no prediction of this model for this source."""
         found = self._id.match(value or b"")
         return None if found is None else (int(found[1]), int(found[2]))
-
-    def all(self, batch: RecordBatch) -> list[Place | None]:
-        """The source records of a batch."""
-        return [self.of(value) for value in batch.values]
 
 
 def is_of_these_definitions(record: Record, fingerprint: str) -> bool:
@@ -74,7 +72,7 @@ def _parts(value: bytes) -> tuple[bytes, bytes, bytes] | None:
 
 def _members(site: Site, record: Record, expected: Expected, of: str) -> Iterator[Violation]:
     """Name the members that differ."""
-    wanted = decode_prediction(expected.value or b"")
+    wanted = decode_prediction((expected.value or b"") + NEVER)
     try:
         found = decode_prediction(record.value or b"")
     except ValueError as error:
@@ -174,14 +172,15 @@ def letter_place(headers: Headers, topics: Container[str]) -> LetterPlace | None
     return LetterPlace(topic, int(partition), int(offset), told.get("headrace-model")) if known else None
 
 
-def misplaced(batch: RecordBatch, sites: Sequence[Site | None], partitions: int, partitioner: Partitioner, of: str) -> Iterator[Violation]:
+def misplaced(
+    batch: RecordBatch, site_of: Callable[[RecordBatch, int], Site | None], partitions: int, partitioner: Partitioner, of: str
+) -> Iterator[Violation]:
     """Results that are not in their key's partition."""
-    keyed = [row for row, key in enumerate(batch.keys) if key is not None and sites[row] is not None]
-    belongs = partitioner.partitions([batch.keys[row] or b"" for row in keyed], partitions)
     there = batch.partitions.tolist()
-    for row, number in zip(keyed, belongs, strict=True):
-        site = sites[row]
-        if number != there[row] and site is not None:
-            at = f"{batch.topic}-{there[row]} offset {int(batch.offsets[row])}"
-            wanted = f"partition {number}, that of key {batch.keys[row]!r}"
-            yield Violation(kind=Kind.MISPLACED, **site._asdict(), at=at, of=of, expected=wanted, found=f"partition {there[row]}")
+    for row, number in enumerate(partitioner.partitions([key or b"" for key in batch.keys], partitions)):
+        if number != there[row] and batch.keys[row] is not None:
+            site = site_of(batch, row)
+            if site is not None:
+                at = f"{batch.topic}-{there[row]} offset {int(batch.offsets[row])}"
+                wanted = f"partition {number}, that of key {batch.keys[row]!r}"
+                yield Violation(kind=Kind.MISPLACED, **site._asdict(), at=at, of=of, expected=wanted, found=f"partition {there[row]}")

@@ -13,6 +13,9 @@ from headrace.kafka_client import Properties, make_admin
 from headrace.types import TopicPartition
 from headrace.verify.subject import Subject
 
+AHEAD_KBYTES = 2_048
+"""How much each reader may fetch ahead: partitions that are read far apart wait for one another in memory."""
+
 
 @contextmanager
 def deployment(group: str, properties: Properties, store: StateStore | None) -> Iterator[Subject]:
@@ -25,7 +28,7 @@ def deployment(group: str, properties: Properties, store: StateStore | None) -> 
 
     try:
         yield Subject(
-            reader=lambda: KafkaReader(properties),
+            reader=lambda: KafkaReader(properties, ahead_kbytes=AHEAD_KBYTES),
             written_end=written_end,
             committed=questions.committed,
             store=store,

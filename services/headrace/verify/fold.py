@@ -6,8 +6,10 @@ log. It is the worker's own decoder, fold, scorer and encoder, whose laws have t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+
+import numpy as np
 
 from headrace.assembly import source_path
 from headrace.clock import ManualClock
@@ -17,8 +19,7 @@ from headrace.predict.scores import Model
 from headrace.publish.encoder import HeaderPolicy
 from headrace.source import Source
 from headrace.timeline import Timeline
-from headrace.types import NO_WATERMARK_MS, OutRecords, RecordBatch, TopicPartition
-from headrace.verify.ledger import Expected
+from headrace.types import NO_WATERMARK_MS, Int64s, OutRecords, RecordBatch, TopicPartition
 from headrace.verify.shelf import Shelf
 
 RESIDENT = 200_000
@@ -54,16 +55,19 @@ class SourceFold:
             at = {view.fp: start for view in self._path.states.views}
             self._path.states.start(partition, at, NO_WATERMARK_MS, empty=True)
 
-    def results(self, batch: RecordBatch) -> Iterator[tuple[str, Expected]]:
-        """What the next records lead to: the topic of each result and the result."""
-        outputs, _ = self._path.score(batch, Timeline(self._clock.monotonic_ns))
+    def results(self, batch: RecordBatch) -> Iterator[tuple[OutRecords, Int64s]]:
+        """What the next records lead to: records for a result topic, and of predictions the rows of their source records in the batch."""
+        outputs, tally = self._path.score(batch, Timeline(self._clock.monotonic_ns))
         for number in set(batch.partitions.tolist()):
             last = int(batch.offsets[batch.partitions == number][-1])
             self._ends[TopicPartition(batch.topic, number)] = last + 1
         if self._path.states.touched() > RESIDENT // 2:
             self.store()
+        by_topic = {scorer.pipeline.predictions: scorer.model.name for scorer in self._path.scorers}
         for records in outputs:
-            yield from zip([records.topic] * len(records), _rows(records), strict=True)
+            model = by_topic.get(records.topic)
+            without = [letter.row for letter in tally.refused if letter.model in (None, model)]
+            yield records, np.delete(np.arange(len(batch)), without)
 
     def store(self) -> None:
         """Bring the shelf up to what was folded."""
@@ -74,7 +78,3 @@ class SourceFold:
     def watermark_ms(self, partition: TopicPartition) -> int:
         """The watermark behind everything folded."""
         return self._path.states.watermark_ms(partition)
-
-
-def _rows(records: OutRecords) -> Sequence[Expected]:
-    return [*map(Expected, records.keys, records.values, records.headers, records.timestamps_ms)]

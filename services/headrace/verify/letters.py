@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headrace.definition import App
 from headrace.partitioner import Partitioner
-from headrace.types import Record, RecordBatch, TopicPartition
+from headrace.types import OutRecords, Record, RecordBatch, TopicPartition
 from headrace.verify.compare import LETTERS, LetterPlace, compare_letter, letter_place, misplaced, text_of, where
 from headrace.verify.findings import Findings, Kind, Site, Violation
 from headrace.verify.ledger import Expected
@@ -27,11 +27,16 @@ class DeadLetterCheck:
         """Whether more should be read now."""
         return len(self._waiting) >= len(self._early)
 
-    def expect(self, expected: Expected) -> None:
-        """A source record leads to this dead letter."""
-        place = letter_place(expected.headers, self._topics)
-        if place is None:
-            raise ValueError("a dead letter of our own says not where it comes from")
+    def expect(self, records: OutRecords) -> None:
+        """Source records lead to these dead letters."""
+        columns = zip(records.keys, records.values, records.headers, records.timestamps_ms, strict=True)
+        for key, value, headers, timestamp_ms in columns:
+            place = letter_place(headers, self._topics)
+            if place is None:
+                raise ValueError("a dead letter of our own says not where it comes from")
+            self._expect(place, Expected(place.partition, place.offset, key, value, headers, timestamp_ms))
+
+    def _expect(self, place: LetterPlace, expected: Expected) -> None:
         if place.offset < self._scope.firsts[TopicPartition(place.topic, place.partition)]:
             return
         found = self._early.pop(place, None)
@@ -46,8 +51,7 @@ class DeadLetterCheck:
         """These dead letters were found."""
         self._findings.checked["dead letters"] += len(batch)
         places = [letter_place(headers or [], self._topics) for headers in batch.headers]
-        sites = [None if place is None else place.site() for place in places]
-        for violation in misplaced(batch, sites, self._partitions, self._partitioner, LETTERS):
+        for violation in misplaced(batch, self._site, self._partitions, self._partitioner, LETTERS):
             self._findings.add(violation)
         for record, place in zip(batch.records(), places, strict=True):
             if place is None:
@@ -55,6 +59,10 @@ class DeadLetterCheck:
                 self._add(Kind.UNEXPECTED, site, LETTERS, "the coordinates of a refused record", "none of this app")
             elif place.offset >= self._scope.firsts.get(TopicPartition(place.topic, place.partition), 0):
                 self._meet(place, record)
+
+    def _site(self, batch: RecordBatch, row: int) -> Site | None:
+        place = letter_place(batch.headers[row] or [], self._topics)
+        return None if place is None else place.site()
 
     def _meet(self, place: LetterPlace, record: Record) -> None:
         expected = self._waiting.pop(place, None)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from headrace.definition import Pipeline
 from headrace.partitioner import Partitioner
-from headrace.types import RecordBatch
+from headrace.types import Int32s, Int64s, OutRecords, RecordBatch
 from headrace.verify.compare import PredictionPlaces, compare_prediction, is_of_these_definitions, misplaced, where
 from headrace.verify.findings import Findings, Kind, Site, Violation
-from headrace.verify.ledger import Expected, Ledger, Outcome
+from headrace.verify.ledger import Ledger, Outcome
 from headrace.verify.scope import Scope
 
 
@@ -25,39 +27,37 @@ class PredictionCheck:
             ends={name.partition: end for name, end in scope.ends.items() if name.topic == self._topic},
         )
 
-    def expect(self, expected: Expected) -> None:
-        """A source record leads to this prediction."""
-        place = self._places.of(expected.value)
-        if place is None:
-            raise ValueError(f"{self._pipeline!r}: its own encoder wrote an id that is none")
-        for outcome in self.ledger.expect(place, expected):
+    def expect(self, records: OutRecords, partitions: Int32s, offsets: Int64s) -> None:
+        """Source records lead to these predictions, row by row."""
+        for outcome in self.ledger.expect(records, partitions, offsets):
             self._compare(outcome)
 
     def meet(self, batch: RecordBatch) -> None:
         """These predictions were found."""
-        places = self._places.all(batch)
-        sites = [None if place is None else Site(self._topic, *place) for place in places]
         self._findings.checked["predictions"] += len(batch)
-        for row, place in enumerate(places):
-            if place is None:
-                site = Site(batch.topic, int(batch.partitions[row]), int(batch.offsets[row]))
-                self._add(Kind.UNEXPECTED, site, f"a prediction for {self._topic}", "something else")
-        for violation in misplaced(batch, sites, self._partitions, self._partitioner, self._pipeline.name):
+        for violation in misplaced(batch, self._site, self._partitions, self._partitioner, self._pipeline.name):
             self._findings.add(violation)
-        for outcome in self.ledger.meet(batch, places):
+        for outcome in self.ledger.meet(batch, self._places.of):
             self._compare(outcome)
+
+    def _site(self, batch: RecordBatch, row: int) -> Site | None:
+        place = self._places.of(batch.values[row])
+        return None if place is None else Site(self._topic, *place)
 
     def settle(self) -> None:
         """Everything was read: what still waits is lost, what came without a record is one too many."""
-        for partition, offset in sorted(self.ledger.waiting):
+        for partition, offset in sorted((one.partition, one.offset) for one in self.ledger.waiting.values()):
             self._add(Kind.LOST, Site(self._topic, partition, offset), "a prediction", "none")
-        for (partition, offset), records in sorted(self.ledger.early.items()):
-            site = Site(self._topic, partition, offset)
-            for record in records:
-                if self._scope.counts(site, record):
-                    self._add(Kind.UNEXPECTED, site, self._scope.instead(site), "a prediction", at=where(record))
+        for place, record in sorted((found for some in self.ledger.early.values() for found in some), key=itemgetter(0)):
+            site = Site(self._topic, *place)
+            if self._scope.counts(site, record):
+                self._add(Kind.UNEXPECTED, site, self._scope.instead(site), "a prediction", at=where(record))
 
     def _compare(self, outcome: Outcome) -> None:
+        if outcome.place is None:
+            site = Site(outcome.record.topic, outcome.record.partition, outcome.record.offset)
+            self._add(Kind.UNEXPECTED, site, f"a prediction for {self._topic}", "something else")
+            return
         site = Site(self._topic, *outcome.place)
         if outcome.again:
             self._add(Kind.DUPLICATE, site, "one prediction", "one more", at=where(outcome.record))

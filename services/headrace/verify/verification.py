@@ -156,8 +156,8 @@ class Verification:
     def _fold(self, batch: RecordBatch, fold: SourceFold, predictions: Mapping[str, PredictionCheck], letters: DeadLetterCheck) -> None:
         self._progress.events += len(batch)
         self._findings.checked["events"] += len(batch)
-        for topic, expected in fold.results(batch):
-            if topic == self._app.dead_letters:
-                letters.expect(expected)
+        for records, rows in fold.results(batch):
+            if records.topic == self._app.dead_letters:
+                letters.expect(records)
             else:
-                predictions[topic].expect(expected)
+                predictions[records.topic].expect(records, batch.partitions[rows], batch.offsets[rows])
