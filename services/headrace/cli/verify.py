@@ -101,7 +101,8 @@ class Meter:
         share = progress.events / progress.of if progress.of else 1.0
         rate = progress.events / self.seconds
         rest = f"{(progress.of - progress.events) / rate:,.0f} s left" if rate else "starting"
-        text = f"{share:6.1%}  {progress.events:,} events, {rate:,.0f}/s, {rest}, {progress.violations:,} violations"
+        apart = f"{progress.waiting:,} waiting, {progress.violations:,} violations"
+        text = f"{share:6.1%}  {progress.events:,} events, {rate:,.0f}/s, {rest}, {apart}"
         typer.echo(f"\r{text:<100}" if self._line else text, err=True, nl=not self._line)
 
     def done(self) -> None:

@@ -6,9 +6,11 @@ It keeps no positions and fences nobody. A read that is given no ends stops wher
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
@@ -18,6 +20,7 @@ from headrace.kafka_client import Properties, make, partitions_of, reason, refus
 from headrace.types import LogRange, Record, RecordBatch, TopicPartition
 
 ANSWER_S = 5.0
+_AT_ONCE = 10_000
 _GROUP = "headrace-reader"
 """librdkafka wants a name and asks for its coordinator; nothing is ever done with it, so nobody needs a right on it."""
 _NO_FAULT = frozenset({KafkaError._PARTITION_EOF, KafkaError.GROUP_AUTHORIZATION_FAILED})
@@ -55,6 +58,16 @@ class KafkaReader:
         }
         self._consumer = make(Consumer, configuration)
 
+    def exists(self, topic: str) -> bool:
+        """Whether there is a topic of that name, as far as is known now."""
+        try:
+            found = self._consumer.list_topics(topic, ANSWER_S).topics[topic].error
+        except KafkaException as error:
+            raise translate(reason(error), f"asking for topic {topic}") from error
+        if found is not None and found.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise translate(found, f"asking for topic {topic}")
+        return found is None
+
     def partitions(self, topic: str) -> list[TopicPartition]:
         """The partitions of a topic. Raises `BrokerRefused` when there is none of that name."""
         return [TopicPartition(topic, number) for number in partitions_of(self._consumer, topic)]
@@ -80,30 +93,27 @@ class KafkaReader:
             raise translate(found.error, doing)
         return None if found.offset < 0 else int(found.offset)
 
-    def batches(
-        self, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int] | None = None, *, max_records: int = 10_000
-    ) -> Iterator[RecordBatch]:
-        """The records of some partitions from their start up to, not with, their end.
+    def feed(self, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> KafkaFeed:
+        """The records of some partitions from their start up to, not with, their end, in any order of partitions."""
+        return KafkaFeed(self._consumer, starts, ends)
 
-        Raises `BrokerRefused` when the log does not reach a start, `TransientError` while the broker is away.
-        """
-        last = {partition: self.log_range(partition).end for partition in starts} if ends is None else ends
-        waiting = {partition: end for partition, end in last.items() if starts[partition] < end}
-        for messages in self._messages({partition: starts[partition] for partition in waiting}, max_records, lambda: not waiting):
-            records = []
-            for message in messages:
-                name = TopicPartition(message.topic() or "", message.partition() or 0)
-                offset = message.offset() or 0
-                if message.error() is None and offset < last[name]:
-                    records.append(message)
-                if offset + (message.error() is None) >= last[name]:
-                    waiting.pop(name, None)
-            yield from record_batches(records)
+    def batches(self, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int] | None = None) -> Iterator[RecordBatch]:
+        """The same, one batch after another; without ends up to where each partition ends now."""
+        feed = self.feed(starts, {partition: self.log_range(partition).end for partition in starts} if ends is None else ends)
+        try:
+            while feed.left:
+                yield from feed.take()
+        finally:
+            feed.close()
 
     def follow(self, starts: Mapping[TopicPartition, int], stop: Callable[[], bool]) -> Iterator[RecordBatch]:
         """The records of some partitions from their start on, as they come, until `stop()`, which is asked ten times a second."""
-        for messages in self._messages(starts, 10_000, stop):
-            yield from record_batches([message for message in messages if message.error() is None])
+        self._consumer.assign([KafkaPartition(*name, offset) for name, offset in starts.items()])
+        try:
+            while not stop():
+                yield from record_batches([message for message in _polled(self._consumer) if message.error() is None])
+        finally:
+            self._consumer.unassign()
 
     def records(self, topic: str) -> list[Record]:
         """Everything a topic holds, one record at a time, partition by partition: for tests and small topics."""
@@ -115,20 +125,63 @@ class KafkaReader:
         """Close the connections."""
         self._consumer.close()
 
-    def _messages(self, starts: Mapping[TopicPartition, int], max_records: int, stop: Callable[[], bool]) -> Iterator[list[Message]]:
-        """Messages and ends of partitions; any other error is raised."""
-        self._consumer.assign([KafkaPartition(*name, offset) for name, offset in starts.items()])
-        try:
-            while not stop():
-                first = self._consumer.poll(0.1)
-                if first is not None:
-                    messages = [first, *self._consumer.consume(max_records - 1, 0)]
-                    _raise_errors(messages)
-                    yield [message for message in messages if message.topic() is not None]
-        except KafkaException as error:
-            raise translate(reason(error), "reading") from error
-        finally:
-            self._consumer.unassign()
+
+class KafkaFeed:
+    """Some partitions from their start up to, not with, their end; those that are held wait.
+
+    Raises `BrokerRefused` when the log does not reach a start, `TransientError` while the broker is away.
+    """
+
+    def __init__(self, consumer: Consumer, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> None:
+        self._consumer, self._ends = consumer, ends
+        self.left = {name for name, end in ends.items() if starts[name] < end}
+        self._held: set[TopicPartition] = set()
+        consumer.assign([KafkaPartition(*name, starts[name]) for name in sorted(self.left)])
+
+    def hold(self, partitions: AbstractSet[TopicPartition]) -> None:
+        """Give nothing of these until told otherwise; what was fetched of them is fetched again."""
+        wanted = self.left & partitions
+        stop, go = wanted - self._held, (self._held - wanted) & self.left
+        if stop:
+            self._consumer.pause([KafkaPartition(*name) for name in sorted(stop)])
+        if go:
+            self._consumer.resume([KafkaPartition(*name) for name in sorted(go)])
+        self._held = wanted
+
+    def take(self) -> list[RecordBatch]:
+        """What has come; waits a tenth of a second for a first record."""
+        messages = _polled(self._consumer)
+        records = [message for message in messages if message.error() is None]
+        for message in messages if len(records) < len(messages) else ():
+            name = TopicPartition(message.topic() or "", message.partition() or 0)
+            if message.error() is not None and (message.offset() or 0) >= self._ends.get(name, 0):
+                self.left.discard(name)
+        found = []
+        for batch in record_batches(records):
+            wanted = np.ones(len(batch), dtype=np.bool_)
+            for number in np.unique(batch.partitions).tolist():
+                name = TopicPartition(batch.topic, number)
+                mine = batch.partitions == number
+                wanted[mine & (batch.offsets >= self._ends[name])] = False
+                if batch.offsets[mine][-1] + 1 >= self._ends[name]:
+                    self.left.discard(name)
+            found.append(batch if wanted.all() else batch.select(np.flatnonzero(wanted)))
+        return [batch for batch in found if len(batch)]
+
+    def close(self) -> None:
+        """Stop fetching."""
+        self._consumer.unassign()
+
+
+def _polled(consumer: Consumer) -> list[Message]:
+    """Messages and ends of partitions; any other error is raised."""
+    try:
+        first = consumer.poll(0.1)
+        messages = [] if first is None else [first, *consumer.consume(_AT_ONCE - 1, 0)]
+    except KafkaException as error:
+        raise translate(reason(error), "reading") from error
+    _raise_errors(messages)
+    return [message for message in messages if message.topic() is not None]
 
 
 def _raise_errors(messages: Iterable[Message]) -> None:

@@ -9,6 +9,7 @@ All of it runs once a record, so a result that is as it should be costs a look i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -39,6 +40,16 @@ class Expected(NamedTuple):
     """Of a prediction: up to where it says when it was scored."""
     headers: Headers
     timestamp_ms: int
+
+    def is_met_by(self, key: bytes | None, value: bytes | None, headers: Headers | None, timestamp_ms: int) -> bool:
+        """Whether a prediction is this one in every byte but for when it was scored; its score may still be near enough if not."""
+        return (
+            value is not None
+            and value.startswith(self.value or b"")
+            and key == self.key
+            and timestamp_ms == self.timestamp_ms
+            and headers == self.headers
+        )
 
 
 class OffsetBits:
@@ -84,6 +95,10 @@ class Ledger:
     """The offset behind the last one."""
     waiting: dict[bytes, Expected] = field(default_factory=dict)
     early: dict[bytes, list[tuple[Place, Record]]] = field(default_factory=dict)
+    waiting_of: Counter[int] = field(default_factory=Counter)
+    """How many wait, by source partition."""
+    early_of: Counter[int] = field(default_factory=Counter)
+    """How many came early, by result partition."""
     _ever: dict[int, OffsetBits] = field(default_factory=dict)
     _newest: dict[Place, int] = field(default_factory=dict)
 
@@ -103,9 +118,12 @@ class Ledger:
             found = self.early.pop(name, None) if self.early else None
             if found is None:
                 self.waiting[name] = expected
+                self.waiting_of[partition] += 1
                 continue
+            self.early_of.subtract(record.partition for _, record in found)
             place, record = found[0]
-            yield Outcome(record=record, place=place, expected=expected)
+            if not expected.is_met_by(record.key, record.value, record.headers, record.timestamp_ms):
+                yield Outcome(record=record, place=place, expected=expected)
             for place, record in found[1:]:
                 yield Outcome(record=record, place=place, expected=None, again=True)
 
@@ -120,16 +138,12 @@ class Ledger:
             if value is None or expected is None or expected.value is None:
                 yield from self._unknown(batch, row, place_of)
                 continue
+            self.waiting_of[expected.partition] -= 1
             step = (number, expected.partition)
             behind = newest.get(step, -1)
             if behind < expected.offset:
                 newest[step] = expected.offset
-                if (
-                    value.startswith(expected.value)
-                    and key == expected.key
-                    and timestamp_ms == expected.timestamp_ms
-                    and headers == expected.headers
-                ):
+                if expected.is_met_by(key, value, headers, timestamp_ms):
                     continue
                 behind = -1
             place = (expected.partition, expected.offset)
@@ -149,6 +163,7 @@ class Ledger:
             return
         name = (record.value or b"")[_ID : (record.value or b"").find(b'"', _ID)]
         self.early.setdefault(name, []).append((place, record))
+        self.early_of[record.partition] += 1
         if place[1] < self.ends.get(place[0], 0):
             step = (record.partition, place[0])
             behind = self._newest.get(step, -1)

@@ -18,7 +18,7 @@ class PredictionCheck:
 
     def __init__(self, pipeline: Pipeline, model: str, scope: Scope, findings: Findings) -> None:
         self._pipeline, self._scope, self._findings = pipeline, scope, findings
-        self._topic = pipeline.source.topic
+        self.source = self._topic = pipeline.source.topic
         self._places = PredictionPlaces(self._topic, model)
         self._partitions = len(scope.partitions[pipeline.predictions])
         self._partitioner = Partitioner()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from headrace.changes import facts_topic, starting_offsets
 from headrace.consume.record_reader import RecordReader
 from headrace.definition import App
-from headrace.errors import BrokerRefused, FatalError, TransientError
+from headrace.errors import FatalError, TransientError
 from headrace.paths import span_ms
 from headrace.types import Position, Record, TopicPartition
 from headrace.verify.findings import Site
@@ -127,12 +127,10 @@ def _first_time_ms(reader: RecordReader, name: TopicPartition, start: int, end: 
 
 def _began(app: App, reader: RecordReader) -> Mapping[TopicPartition, int]:
     """The offsets the app began at, as `headrace apply` wrote them down; none where it did not."""
-    try:
-        facts = reader.partitions(facts_topic(app.name))
-    except BrokerRefused:
+    if not reader.exists(facts_topic(app.name)):
         return {}
-    starts = {name: reader.log_range(name).start for name in facts}
-    return starting_offsets([value for batch in reader.batches(starts) for value in batch.values]) if starts else {}
+    starts = {name: reader.log_range(name).start for name in reader.partitions(facts_topic(app.name))}
+    return starting_offsets([value for batch in reader.batches(starts) for value in batch.values])
 
 
 def _committed(app: App, subject: Subject, name: TopicPartition) -> Position:

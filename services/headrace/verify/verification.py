@@ -4,7 +4,8 @@
                                                           +-- Ledger: met once, in order, byte for byte
     prediction topics, dead letters ----------------------+
 
-Both sides are read as streams, whichever has less waiting for the other; so what is in memory is how far they are apart, not the log.
+Both sides are read as streams, and a partition that is far ahead of the other side waits; so what is in memory is how far they are apart,
+not the log.
 First the ends of the result topics are taken, then the group's stable offsets, then the ends again: a result of a committed record stands
 below the last, and one above the offset and below the first is one too many, whoever works meanwhile.
 
@@ -15,15 +16,16 @@ decoder, kernel, model call and encoder: a mistake in those is found by their te
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from headrace.consume.record_reader import RecordFeed
 from headrace.definition import App
 from headrace.parts import Limits
 from headrace.predict.scores import Model
 from headrace.publish.encoder import HeaderPolicy
-from headrace.types import RecordBatch
+from headrace.types import RecordBatch, TopicPartition
 from headrace.verify.findings import Findings
 from headrace.verify.fold import SourceFold
 from headrace.verify.letters import DeadLetterCheck
@@ -32,6 +34,9 @@ from headrace.verify.rest import StateCheck, check_rest
 from headrace.verify.scope import Scope, scope_of
 from headrace.verify.shelf import Shelf
 from headrace.verify.subject import Subject
+
+APART, LEAST_APART = 100_000, 2_000
+"""How many results may wait for the other side in all, and of one partition in any case."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,19 +62,6 @@ class Wishes:
     """How long to wait for rest."""
     keep: int = 1_000
     """How many violations are kept whole."""
-
-
-@dataclass(slots=True, kw_only=True)
-class _Side:
-    """A stream of records, and whether it is over."""
-
-    batches: Iterator[RecordBatch]
-    over: bool = field(default=False)
-
-    def next(self) -> RecordBatch | None:
-        found = next(self.batches, None)
-        self.over = found is None
-        return found
 
 
 class Verification:
@@ -126,25 +118,19 @@ class Verification:
         letters = DeadLetterCheck(self._app, scope, self._findings)
         readers = [self._subject.reader() for _ in range(3)]
         try:
-            source = _Side(batches=readers[0].batches(scope.starts, scope.ends))
-            found = _Side(batches=readers[1].batches(*scope.results([*predictions])))
-            refused = _Side(batches=readers[2].batches(*scope.results([self._app.dead_letters])))
-            while not (source.over and found.over and refused.over):
-                expected = sum(len(one.ledger.waiting) for one in predictions.values())
-                early = sum(len(one.ledger.early) for one in predictions.values())
-                if not source.over and (expected <= early or found.over):
-                    batch = source.next()
-                    if batch is not None:
-                        self._fold(batch, folds[batch.topic], predictions, letters)
-                elif not found.over:
-                    batch = found.next()
-                    if batch is not None:
-                        predictions[batch.topic].meet(batch)
-                if not refused.over and (source.over or letters.wants()):
-                    batch = refused.next()
-                    if batch is not None:
-                        letters.meet(batch)
-                self._progress.waiting, self._progress.violations = expected + early, self._findings.counts.total()
+            source = readers[0].feed(scope.starts, scope.ends)
+            found = readers[1].feed(*scope.results([*predictions]))
+            refused = readers[2].feed(*scope.results([self._app.dead_letters]))
+            while source.left or found.left or refused.left:
+                self._hold(source, found, predictions)
+                for batch in source.take() if source.left else ():
+                    self._fold(batch, folds[batch.topic], predictions, letters)
+                for batch in found.take() if found.left else ():
+                    predictions[batch.topic].meet(batch)
+                for batch in refused.take() if refused.left and (letters.wants() or not source.left) else ():
+                    letters.meet(batch)
+                self._progress.waiting = sum(len(one.ledger.waiting) + len(one.ledger.early) for one in predictions.values())
+                self._progress.violations = self._findings.counts.total()
                 self._told(self._progress)
         finally:
             for reader in readers:
@@ -152,6 +138,20 @@ class Verification:
         for one in predictions.values():
             one.settle()
         letters.settle()
+
+    def _hold(self, source: RecordFeed, found: RecordFeed, predictions: Mapping[str, PredictionCheck]) -> None:
+        """Let those wait that are far ahead of the other side; nobody, where that would be everybody who has something left.
+
+        Results stand in the order of their transactions, so what one partition waits for is never behind what waits for it.
+        """
+        most = max(LEAST_APART, APART // (len(source.left) + len(found.left) + 1))
+        ahead, early = set(), set()
+        for topic, one in predictions.items():
+            ahead |= {TopicPartition(one.source, number) for number, count in one.ledger.waiting_of.items() if count > most}
+            early |= {TopicPartition(topic, number) for number, count in one.ledger.early_of.items() if count > most}
+        stuck = source.left <= ahead and found.left <= early
+        source.hold(frozenset() if stuck or not found.left else ahead)
+        found.hold(frozenset() if stuck or not source.left else early)
 
     def _fold(self, batch: RecordBatch, fold: SourceFold, predictions: Mapping[str, PredictionCheck], letters: DeadLetterCheck) -> None:
         self._progress.events += len(batch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -14,6 +14,7 @@ import pytest
 import headrace as hr
 from headrace.features.state_store import ApplyResult
 from headrace.memory_log import MemoryReader
+from headrace.memory_log.reader import MemoryFeed
 from headrace.parts import Limits
 from headrace.predict.scores import Scores
 from headrace.publish.encoder import HeaderPolicy
@@ -87,11 +88,16 @@ class DamagedReader(MemoryReader):
         super().__init__(driver.log)
         self._damage = damage
 
-    def batches(self, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int] | None = None) -> Iterator[RecordBatch]:
-        for batch in super().batches(starts, ends):
-            found = self._damage.get(batch.topic, list)(list(batch.records()))
-            if found:
-                yield batch_of(found)
+    def feed(self, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> MemoryFeed:
+        feed = super().feed(starts, ends)
+        take = feed.take
+
+        def damaged() -> list[RecordBatch]:
+            found = [self._damage.get(batch.topic, list)(list(batch.records())) for batch in take()]
+            return [batch_of(records) for records in found if records]
+
+        feed.take = damaged  # type: ignore[method-assign]
+        return feed
 
 
 def batch_of(records: list[Record]) -> RecordBatch:
