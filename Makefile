@@ -10,11 +10,11 @@ DEMO   := .venv-demo
 RUN    := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-faults bench bench-verify stack stack-down lock
+.PHONY: help demo check test test-faults bench bench-recovery bench-verify stack stack-down lock
 
 help: ## Say what there is
 	@echo "make ...       (ARGS='...' is handed on to the command)"
-	@sed -n 's/^\([a-z-]*\):.*## /  \1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /  \1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 demo: $(DEMO)/ready ## Replay a year of real flights through the engine, in one process; no server, no network
 	PYTHONPATH=services $(DEMO)/bin/python -m headrace demo $(ARGS)
@@ -37,6 +37,10 @@ test-faults: $(VENV)/ready ## The long tests: servers and processes killed, paus
 bench: $(VENV)/ready ## Measure against the raw client loops, in one run; writes build/bench.json
 	$(RUN) headrace stack fetch
 	PYTHONPATH=. $(RUN) tests.bench $(ARGS)
+
+bench-recovery: $(VENV)/ready ## Measure how long a death is felt and how fast state comes back; writes build/recovery.json
+	$(RUN) headrace stack fetch
+	PYTHONPATH=. $(RUN) tests.bench.recovery $(ARGS)
 
 bench-verify: $(VENV)/ready ## Measure `headrace verify` over a million events
 	$(RUN) headrace stack fetch

@@ -63,8 +63,12 @@ def python_path() -> dict[str, str]:
 class WorkerProcess:
     """One worker on an app of its own, in a process of its own, from the start of its source topic."""
 
-    def __init__(self, stack: Stack, job: Job, delivery: Delivery, *, models: Path, settings: Mapping[str, str]) -> None:
-        """`models`: the folder in which trained trees are kept; `settings`: more HEADRACE_... variables."""
+    def __init__(
+        self, stack: Stack, job: Job, delivery: Delivery, *, models: Path, settings: Mapping[str, str], resumed: bool = False
+    ) -> None:
+        """`models`: the folder in which trained trees are kept; `settings`: more HEADRACE_... variables; `resumed`: go on where the last
+        worker of the job ended.
+        """
         self._stack, self._topics = stack, KafkaTopics({"bootstrap.servers": stack.bootstrap})
         app = app_of(job)
         model = stack.folder / f"{job.name}.onnx"
@@ -72,7 +76,8 @@ class WorkerProcess:
         self.job = Job(name=job.name, source=job.source, model=str(model), publish_features=job.publish_features)
         create_topics(stack, job.predictions, app.dead_letters)
         self._partitions = [TopicPartition(job.source, number) for number in range(PARTITIONS)]
-        self._topics.start_group(job.name, {name: Position(offset=0, watermark_ms=None) for name in self._partitions})
+        if not resumed:
+            self._topics.start_group(job.name, {name: Position(offset=0, watermark_ms=None) for name in self._partitions})
         self._port = free_port()
         self._log = stack.folder / f"{job.name}.log"
         environment = {
