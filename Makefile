@@ -32,7 +32,7 @@ test: $(VENV)/ready ## All tests but the long ones, on a real Kafka and a real R
 
 test-faults: $(VENV)/ready ## The long tests: servers and processes killed, paused, rolled back; one after another
 	$(RUN) headrace stack fetch
-	$(RUN) pytest -m faults $(ARGS)
+	$(RUN) pytest -m "faults or campaign" --fault-report build $(ARGS)
 
 bench: $(VENV)/ready ## Measure against the raw client loops, in one run; writes build/bench.json
 	$(RUN) headrace stack fetch

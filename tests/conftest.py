@@ -23,6 +23,7 @@ import pytest
 from headrace.local_process import LocalProcess
 from headrace.local_programs import MissingProgram, jars_folder, java, redis_server
 from headrace.local_stack import KafkaServer, RedisServer, Stack
+from tests import fault_report
 
 KEPT = {"CI", "HOME", "JAVA_HOME", "LANG", "NUMBA_CACHE_DIR", "PATH", "TMPDIR", "USER", "VIRTUAL_ENV", "XDG_CACHE_HOME"}
 KEPT_PREFIXES = ("HYPOTHESIS_", "LC_", "PYTEST_", "PYTHON")
@@ -36,7 +37,8 @@ hypothesis.settings.load_profile("headrace")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --seed."""
+    """Add --seed and --fault-report."""
+    parser.addoption("--fault-report", type=Path, default=None, help="write faults.json and faults.md into this folder")
     parser.addoption("--seed", type=int, default=None, help="the seed of every random test, as printed by the run to be repeated")
 
 
@@ -72,13 +74,20 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"seed: {config.option.seed} (the same again: --seed {config.option.seed})"
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Show what tests of faults have measured: how real the faults were."""
-    for report in terminalreporter.getreports("passed"):
-        for name, found in report.user_properties:
-            if name == "figures":
-                figures = "  ".join(f"{figure} {value}" for figure, value in found.items())
-                terminalreporter.write_line(f"{report.nodeid.rpartition('/')[2]}: {figures}")
+    reports = [(report, ended) for ended in ("passed", "failed") for report in terminalreporter.getreports(ended) if report.when == "call"]
+    found = [
+        (report.nodeid.rpartition("/")[2], ended, figures)
+        for report, ended in reports
+        for name, figures in report.user_properties
+        if name == "figures"
+    ]
+    for test, _, figures in found:
+        terminalreporter.write_line(f"{test}: {'  '.join(f'{figure} {value}' for figure, value in figures.items())}")
+    if config.option.fault_report is not None:
+        fault_report.write(config.option.fault_report, found)
+        terminalreporter.write_line(f"written to {config.option.fault_report}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

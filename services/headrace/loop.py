@@ -85,7 +85,7 @@ class Loop:
             if work is not None:
                 self._publish(work, timeline, backlog=backlog)
             else:
-                self._follow(self._packed(backlog=False))
+                self._applier.add(self._packed(backlog=False))
         if self._applier.overdue():
             self._applier.flush(list(self._assignment.partitions))
 
@@ -153,7 +153,7 @@ class Loop:
     def _settle(self, partitions: Sequence[TopicPartition]) -> None:
         """Between two batches: finish the commit in flight, and bring the store of these partitions up to it."""
         self._finish_commit()
-        self._follow(self._path.pack())
+        self._applier.add(self._path.pack())
         self._applier.flush(partitions)
 
     def _not_committed(self, result: CommitResult, reason: str) -> None:
@@ -166,13 +166,8 @@ class Loop:
     def _store(self, work: Work, timeline: Timeline) -> None:
         """The batch is definite: let the store follow."""
         timeline.mark("commit")
-        self._follow(work.writes)
+        self._applier.add(work.writes)
         self._watch.committed(work, timeline)
-
-    def _follow(self, writes: Sequence[PartitionWrite]) -> None:
-        """Let the store follow the commit; never ahead of it."""
-        for write in writes:
-            self._applier.add(write)
 
     def _start_over(self, reason: str, *, reopen: bool) -> None:
         """Drop everything in memory and claim every partition again, with a new producer if the old one may hold something."""

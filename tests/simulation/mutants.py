@@ -58,7 +58,7 @@ def v2_state_first() -> Iterator[None]:
     publish = Loop._publish
 
     def stored_first(self: Loop, work: Work, timeline: Timeline, *, backlog: bool) -> None:
-        self._follow(work.writes)
+        self._applier.add(work.writes)
         self._applier.flush(list(self._assignment.partitions))
         work.writes = []
         publish(self, work, timeline, backlog=backlog)

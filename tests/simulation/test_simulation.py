@@ -74,9 +74,10 @@ def test_the_protocol_keeps_its_promise() -> None:
 
 @pytest.mark.faults
 @pytest.mark.timeout(3_600)
-def test_the_protocol_keeps_its_promise_at_length() -> None:
+def test_the_protocol_keeps_its_promise_at_length(record_property: Callable[[str, object], None]) -> None:
     """The same, two thousand times."""
     keeps_its_promise(2_000)()
+    record_property("figures", {"schedules": 2_000})
 
 
 @pytest.mark.timeout(600)
@@ -91,9 +92,10 @@ def test_the_schedules_do_damage() -> None:
     assert min(vars(totals).values()) > 0
 
 
+@pytest.mark.campaign
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", MUTANTS)
-def test_a_mutant_is_caught(name: str) -> None:
+def test_a_mutant_is_caught(name: str, record_property: Callable[[str, object], None]) -> None:
     """A weaker protocol is caught within 200 schedules."""
     mutant: Callable[[], AbstractContextManager[None]] = MUTANTS[name]  # type: ignore[assignment]
     totals = Counters()
@@ -101,6 +103,6 @@ def test_a_mutant_is_caught(name: str) -> None:
         for seed in range(200):
             found = [problem for problem in violations(seed, totals) if not problem.startswith("a worker ended")]
             if found:
-                print(f"{name} caught by schedule {seed}: {found[0]}")  # noqa: T201 - who caught what is shown
+                record_property("figures", {"mutant": name, "caught_by": seed, "damage": found[0].partition(":")[0]})
                 return
     pytest.fail(f"{name} was not caught in 200 schedules")

@@ -30,11 +30,11 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from headrace import commit_metadata
 from headrace.consume.kafka_columns import record_batches
-from headrace.consume.kafka_group_watch import GroupWatch
+from headrace.consume.kafka_group_watch import GroupMembers, GroupWatch
 from headrace.consume.kafka_questions import KafkaQuestions, TopicWatch
 from headrace.consume.record_source import GroupMetadata, RebalanceListener
 from headrace.errors import HeadraceError, TransientError
-from headrace.kafka_client import KNOWN_S, LOGGER, Properties, make, make_admin, reason, refuse_fixed, translate
+from headrace.kafka_client import KNOWN_S, LOGGER, Coordinator, Properties, make, make_admin, reason, refuse_fixed, translate
 from headrace.types import Drain, LogRange, Position, RecordBatch, TopicPartition
 
 DEFAULTS: Properties = {
@@ -81,10 +81,11 @@ class KafkaSource:
         self._group = group
         self._on_lag = on_lag
         self._consumer = make(Consumer, self._configuration(properties, slot))
-        self._questions = KafkaQuestions(make_admin(properties), group)
+        self._questions = KafkaQuestions(make_admin(properties), group, Coordinator(properties, group, stable=True))
         self._watch = TopicWatch(self._questions, every_ms=TOPIC_WATCH_MS)
         self._group_watch: GroupWatch | None = None
-        self._static = slot is not None and _classic(properties)
+        static = slot is not None and _classic(properties)
+        self._members = GroupMembers(make_admin(properties), group) if static else None
         self._rejoining = False
         """Whether we have left the group to join it again."""
         self._listener: RebalanceListener | None = None
@@ -108,7 +109,7 @@ class KafkaSource:
         self._listener = listener
         self._topics = list(topics)
         self._only_topic = topics[0] if len(topics) == 1 else None
-        self._group_watch = GroupWatch(self._questions, topics) if self._static else None
+        self._group_watch = None if self._members is None else GroupWatch(self._members, self._questions, topics)
         self._join()
 
     def _join(self) -> None:
@@ -162,7 +163,7 @@ class KafkaSource:
         return proof
 
     def committed(self, partition: TopicPartition) -> Position | None:
-        """The group's stable committed position; `UnstableOffsets` is raised at once."""
+        """The group's stable committed position; `UnstableOffsets` while there is none."""
         return self._questions.committed(partition)
 
     def log_range(self, partition: TopicPartition) -> LogRange:
@@ -200,6 +201,8 @@ class KafkaSource:
         if self._closed:
             return
         self._closed = True
+        if self._members is not None:
+            self._members.close()
         if leave and not self._fatal:
             self._consumer.unsubscribe()
             deadline_ms = _now_ms() + LEAVE_MS

@@ -61,8 +61,8 @@ class RecordSource(Protocol):
     def committed(self, partition: TopicPartition) -> Position | None:
         """The group's *stable* committed position, with the watermark from its metadata; None when there is none.
 
-        Raises `UnstableOffsets`, at once, while a pending transaction holds offsets of the partition, `TransientError` while the broker
-        is away.
+        Raises `UnstableOffsets` while a pending transaction holds offsets of the partition (a broker may be waited for a moment first),
+        `TransientError` while the broker is away.
         """
 
     def log_range(self, partition: TopicPartition) -> LogRange:

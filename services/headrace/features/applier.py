@@ -11,7 +11,7 @@ an event. Any answer but OK means that memory and store no longer agree; the par
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from headrace.errors import PartitionMoved, TransientError
@@ -110,15 +110,16 @@ class Applier:
         self._wanted_ms = now_ms
         return True
 
-    def add(self, write: PartitionWrite) -> None:
-        """Apply these states, whose batch is committed; ignored for a partition that is not ours any more."""
-        owned = self._owned.get(write.partition)
-        if owned is None:
-            return
-        if owned.waiting is None:
-            owned.waiting, owned.waiting_since_ms = write, self._now_ms()
-        else:
-            owned.waiting = _merged(owned.waiting, write)
+    def add(self, writes: Iterable[PartitionWrite]) -> None:
+        """Apply these states, whose batch is committed; those of a partition that is not ours any more are ignored."""
+        for write in writes:
+            owned = self._owned.get(write.partition)
+            if owned is None:
+                continue
+            if owned.waiting is None:
+                owned.waiting, owned.waiting_since_ms = write, self._now_ms()
+            else:
+                owned.waiting = _merged(owned.waiting, write)
 
     def turn(self) -> Turned:
         """Collect what has been applied, hand over what waits; tells what has happened since the last turn."""

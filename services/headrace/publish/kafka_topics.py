@@ -15,7 +15,7 @@ from confluent_kafka.admin import ConfigResource, NewTopic
 
 from headrace import commit_metadata
 from headrace.errors import BrokerRefused, TransientError
-from headrace.kafka_client import Properties, answer, make_admin, reason, refuse_fixed, translate
+from headrace.kafka_client import Coordinator, Properties, answer, make_admin, reason, refuse_fixed, translate
 from headrace.types import Position, TopicPartition
 
 ANSWER_S = 15.0
@@ -71,7 +71,9 @@ class KafkaTopics:
 
     def __init__(self, properties: Properties) -> None:
         refuse_fixed(properties)
+        self._properties = properties
         self._admin = make_admin(properties)
+        self._coordinators: dict[str, Coordinator] = {}
 
     def describe(self, names: Sequence[str]) -> dict[str, FoundTopic | None]:
         """Topics by name; None for one that is not there."""
@@ -116,10 +118,14 @@ class KafkaTopics:
     def group_offsets(self, group: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Position | None]:
         """What a group has committed, pending transactions left aside; None where it has committed nothing."""
         doing = f"asking for the offsets of group {group}"
-        wish = ConsumerGroupTopicPartitions(group, [KafkaPartition(*name) for name in partitions])
-        found = answer(self._admin.list_consumer_group_offsets([wish], request_timeout=ANSWER_S)[group], doing)
+        if group not in self._coordinators:
+            self._coordinators[group] = Coordinator(self._properties, group, stable=False)
+        try:
+            found = self._coordinators[group].committed([KafkaPartition(*name) for name in partitions], ANSWER_S)
+        except KafkaException as error:
+            raise translate(reason(error), doing) from error
         offsets: dict[TopicPartition, Position | None] = {}
-        for one in found.topic_partitions:
+        for one in found:
             if one.error is not None:
                 raise translate(one.error, doing)
             known = one.offset >= 0

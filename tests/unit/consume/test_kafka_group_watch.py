@@ -9,9 +9,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import ConsumerGroupState, KafkaException
+from confluent_kafka import KafkaException
 
-from headrace.consume.kafka_group_watch import AGAIN_MS, EVERY_MS, LONGEST_MS, LOOKS, GroupWatch
+from headrace.consume.kafka_group_watch import AGAIN_MS, EVERY_MS, LONGEST_MS, LOOKS, GroupMembers, GroupWatch, assigned
 from headrace.consume.kafka_questions import KafkaQuestions
 from headrace.types import TopicPartition
 
@@ -22,25 +22,15 @@ class Group:
     """A broker's answers, to be changed."""
 
     def __init__(self, held: Mapping[str, Sequence[int]], *, partitions: int = 4) -> None:
-        self.held, self.partitions = held, partitions
-        self.state = ConsumerGroupState.STABLE
+        self.numbers, self.partitions = held, partitions
+        self.stable = True
         self.away = self.silent = False
         self.asked = 0
 
-    def members(self) -> Future[Any]:
+    def held(self) -> Future[Any]:
         self.asked += 1
-        return self._answer(
-            SimpleNamespace(
-                state=self.state,
-                members=[
-                    SimpleNamespace(
-                        member_id=name,
-                        assignment=SimpleNamespace(topic_partitions=[SimpleNamespace(topic=TOPIC, partition=one) for one in numbers]),
-                    )
-                    for name, numbers in self.held.items()
-                ],
-            )
-        )
+        held = {name: frozenset(TopicPartition(TOPIC, one) for one in numbers) for name, numbers in self.numbers.items()}
+        return self._answer(held if self.stable else {})
 
     def describe(self, topics: Sequence[str]) -> dict[str, Future[Any]]:
         return {
@@ -59,7 +49,7 @@ class Group:
 
 def watched(group: Group, member: str, until_ms: int, step_ms: int = 100) -> list[int]:
     """When this member would join again, if it changed nothing."""
-    watch = GroupWatch(cast("KafkaQuestions", group), [TOPIC])
+    watch = GroupWatch(cast("GroupMembers", group), cast("KafkaQuestions", group), [TOPIC])
     return [now_ms for now_ms in range(0, until_ms, step_ms) if watch.nobodys(member, now_ms)]
 
 
@@ -75,7 +65,7 @@ def test_the_member_with_the_fewest_partitions_joins_again_first() -> None:
     group = Group({"a": [0], "b": [], "c": [1]})
     first_ms = EVERY_MS + (LOOKS - 1) * AGAIN_MS
     assert [watched(group, member, 2 * EVERY_MS)[0] for member in "bac"] == [first_ms, first_ms + AGAIN_MS, first_ms + 2 * AGAIN_MS]
-    watch = GroupWatch(cast("KafkaQuestions", group), [TOPIC])
+    watch = GroupWatch(cast("GroupMembers", group), cast("KafkaQuestions", group), [TOPIC])
     found = [watch.nobodys("b", now_ms) for now_ms in range(0, first_ms + 1, AGAIN_MS)]
     assert found[-1] == [TopicPartition(TOPIC, 2), TopicPartition(TOPIC, 3)]
     assert watched(group, "not a member", 60_000) == []
@@ -85,15 +75,15 @@ def test_the_member_with_the_fewest_partitions_joins_again_first() -> None:
 def test_a_group_that_moves_is_left_alone(change: str) -> None:
     """Other partitions missing, a rebalance, or none missing in between: counted from the beginning."""
     group = Group({"a": [0, 1], "b": []})
-    watch = GroupWatch(cast("KafkaQuestions", group), [TOPIC])
+    watch = GroupWatch(cast("GroupMembers", group), cast("KafkaQuestions", group), [TOPIC])
     for look in range(20):
         odd = look % 2 == 1
         if change == "moves":
-            group.held = {"a": [0, 1], "b": [2]} if odd else {"a": [0, 1], "b": []}
+            group.numbers = {"a": [0, 1], "b": [2]} if odd else {"a": [0, 1], "b": []}
         elif change == "rebalances":
-            group.state = ConsumerGroupState.PREPARING_REBALANCING if odd else ConsumerGroupState.STABLE
+            group.stable = not odd
         else:
-            group.held = {"a": [0, 1], "b": [2, 3]} if odd else {"a": [0, 1], "b": []}
+            group.numbers = {"a": [0, 1], "b": [2, 3]} if odd else {"a": [0, 1], "b": []}
         assert watch.nobodys("b", look * EVERY_MS) == []
     assert group.asked >= 10
 
@@ -117,3 +107,11 @@ def test_no_answer_is_no_verdict() -> None:
     group.away, group.silent, group.asked = False, True, 0
     assert watched(group, "a", 60_000) == []
     assert group.asked == 1
+
+
+def test_an_assignment_is_read_as_the_protocol_writes_it() -> None:
+    """Topics with their partitions; nothing at all for a member that was given nothing yet; what a user adds is passed over."""
+    written = b"\x00\x00" + b"\x00\x00\x00\x02" + b"\x00\x01a\x00\x00\x00\x02\x00\x00\x00\x01\x00\x00\x00\x07"
+    written += b"\x00\x02bc\x00\x00\x00\x00" + b"\x00\x00\x00\x03xyz"
+    assert assigned(written) == {TopicPartition("a", 1), TopicPartition("a", 7)}
+    assert assigned(b"") == assigned(b"\x00\x00\x00\x00\x00\x00") == frozenset()

@@ -93,10 +93,10 @@ def test_batches_are_merged_while_an_apply_is_in_flight() -> None:
     """What comes while an apply runs waits and goes out as one, the later state over the earlier."""
     executor = LaterExecutor()
     world = World(executor)
-    world.applier.add(write(0, 1, states={b"a": b"1"}))
+    world.applier.add([write(0, 1, states={b"a": b"1"})])
     world.applier.turn()
-    world.applier.add(write(1, 2, states={b"a": b"2", b"b": b"2"}))
-    world.applier.add(write(2, 3, states={b"b": b"3"}))
+    world.applier.add([write(1, 2, states={b"a": b"2", b"b": b"2"})])
+    world.applier.add([write(2, 3, states={b"b": b"3"})])
     assert world.applier.turn().applied == {}
     executor.run()
     assert world.applier.turn().applied == {PARTITION: 1}
@@ -110,11 +110,11 @@ def test_a_state_written_after_its_deletion_stays() -> None:
     """Merging keeps the order of a deletion and a later state of the same entity, and of a state and its later deletion."""
     executor = LaterExecutor()
     world = World(executor)
-    world.applier.add(write(0, 1, states={b"a": b"1", b"b": b"1"}))
+    world.applier.add([write(0, 1, states={b"a": b"1", b"b": b"1"})])
     world.applier.turn()
-    world.applier.add(write(1, 2, states={}, deletions=(b"a",)))
-    world.applier.add(write(2, 3, states={b"a": b"new"}))
-    world.applier.add(write(3, 4, states={}, deletions=(b"b",)))
+    world.applier.add([write(1, 2, states={}, deletions=(b"a",))])
+    world.applier.add([write(2, 3, states={b"a": b"new"})])
+    world.applier.add([write(3, 4, states={}, deletions=(b"b",))])
     world.applier.flush([PARTITION])
     assert world.states() == {b"a": b"new"}
 
@@ -123,10 +123,10 @@ def test_a_refused_apply_gives_the_partition_up_to_be_claimed_again() -> None:
     """Another claim fences us: the partition is named once and nothing more is written for it."""
     world = World()
     world.store.claim(PARTITION, ["v"], b"somebody else...")
-    world.applier.add(write(0, 1, states={b"a": b"1"}))
+    world.applier.add([write(0, 1, states={b"a": b"1"})])
     assert world.applier.turn().moved == []
     assert world.applier.turn().moved == [PARTITION]
-    world.applier.add(write(1, 2, states={b"a": b"2"}))
+    world.applier.add([write(1, 2, states={b"a": b"2"})])
     assert world.applier.turn().moved == []
     assert (world.states(), world.results) == ({}, ["fenced"])
 
@@ -135,7 +135,7 @@ def test_a_store_that_is_away_leaves_the_outcome_unknown() -> None:
     """An apply without an answer is never repeated."""
     world = World()
     world.store.away = True
-    world.applier.add(write(0, 1, states={b"a": b"1"}))
+    world.applier.add([write(0, 1, states={b"a": b"1"})])
     world.applier.turn()
     assert world.applier.turn().moved == [PARTITION]
     assert world.results == ["unknown"]
@@ -145,7 +145,7 @@ def test_a_read_is_believed_only_where_the_store_stands_as_we_left_it() -> None:
     """A read follows the applies handed over; after a roll-back it raises."""
     world = World()
     before = world.store.snapshot()
-    world.applier.add(write(0, 1, states={b"a": b"1"}))
+    world.applier.add([write(0, 1, states={b"a": b"1"})])
     world.applier.turn()
     assert world.applier.read(PARTITION, [b"a", b"b"]) == {"v": [b"1", None]}
     world.store.restore(before)
@@ -157,7 +157,7 @@ def test_a_quiet_partition_is_looked_at() -> None:
     """A store that forgot something while nothing happened is noticed within a few seconds."""
     world = World()
     before = world.store.snapshot()
-    world.applier.add(write(0, 1, states={b"a": b"1"}))
+    world.applier.add([write(0, 1, states={b"a": b"1"})])
     world.applier.turn()
     world.store.restore(before)
     assert world.applier.turn().moved == []
@@ -169,9 +169,9 @@ def test_a_quiet_partition_is_looked_at() -> None:
 def test_the_loop_is_told_to_wait_for_a_store_that_falls_behind() -> None:
     """States that wait longer than half of max_store_delay make the applier overdue; the other half may have passed before they came."""
     world = World(LaterExecutor())
-    world.applier.add(write(0, 1, states={b"a": b"1"}))
+    world.applier.add([write(0, 1, states={b"a": b"1"})])
     world.applier.turn()
-    world.applier.add(write(1, 2, states={b"a": b"2"}))
+    world.applier.add([write(1, 2, states={b"a": b"2"})])
     world.clock.advance(500)
     assert not world.applier.overdue()
     world.clock.advance(1)
