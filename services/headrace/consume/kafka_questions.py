@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 
-from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec, TopicDescription
 
@@ -27,8 +27,8 @@ STABLE_S = 0.5
 class KafkaQuestions:
     """Questions about one group and any topics. All raise `TransientError` while the broker is away, `BrokerRefused` when it says no."""
 
-    def __init__(self, admin: AdminClient, group: str, coordinator: Coordinator | None = None) -> None:
-        """Without `coordinator` the admin client is asked for offsets too: for a command that may be run again."""
+    def __init__(self, admin: AdminClient, group: str, coordinator: Coordinator) -> None:
+        """`coordinator` is asked for the group's offsets, the admin client for everything else."""
         self._admin = admin
         self._group = group
         self._coordinator = coordinator
@@ -37,22 +37,17 @@ class KafkaQuestions:
     def committed(self, partition: TopicPartition) -> Position | None:
         """The stable committed position. Raises `UnstableOffsets` when there is none yet."""
         doing = f"asking for the offset of group {self._group} for {partition.topic}-{partition.partition}"
-        if self._coordinator is None:
-            wish = ConsumerGroupTopicPartitions(self._group, [KafkaPartition(*partition)])
-            asked = self._admin.list_consumer_group_offsets([wish], require_stable=True, request_timeout=ANSWER_S)
-            found = answer(asked[self._group], doing).topic_partitions[0]
-        else:
-            found = self._stable(self._coordinator, partition, doing)
+        found = self._stable(partition, doing)
         if found.error is not None:
             if found.error.code() == KafkaError.UNSTABLE_OFFSET_COMMIT:
                 raise UnstableOffsets(f"{doing}: a pending transaction holds it")
             raise translate(found.error, doing, was_let_in=True)
         return None if found.offset < 0 else commit_metadata.position(found.offset, found.metadata)
 
-    def _stable(self, coordinator: Coordinator, partition: TopicPartition, doing: str) -> KafkaPartition:
+    def _stable(self, partition: TopicPartition, doing: str) -> KafkaPartition:
         """Ask the coordinator, which answers as soon as the offset is stable."""
         try:
-            (found,) = coordinator.committed([KafkaPartition(*partition)], self._patience_s)
+            (found,) = self._coordinator.committed([KafkaPartition(*partition)], self._patience_s)
         except KafkaException as error:
             if reason(error).code() != KafkaError._TIMED_OUT:
                 raise translate(reason(error), doing, was_let_in=True) from error

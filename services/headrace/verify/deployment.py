@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from headrace.consume.kafka_questions import KafkaQuestions
 from headrace.consume.kafka_reader import Isolation, KafkaReader
 from headrace.features.state_store import StateStore
-from headrace.kafka_client import Properties, make_admin
+from headrace.kafka_client import Coordinator, Properties, make_admin
 from headrace.types import TopicPartition
 from headrace.verify.subject import Subject
 
@@ -20,7 +20,7 @@ AHEAD_KBYTES = 2_048
 @contextmanager
 def deployment(group: str, properties: Properties, store: StateStore | None) -> Iterator[Subject]:
     """The topics and the group of an app on a cluster, and its store."""
-    questions = KafkaQuestions(make_admin(properties), group)
+    questions = KafkaQuestions(make_admin(properties), group, Coordinator(properties, group, stable=True))
     written = KafkaReader(properties, isolation=Isolation.UNCOMMITTED)
 
     def written_end(partition: TopicPartition) -> int:
