@@ -49,8 +49,8 @@ class Door:
                 self._run(self._pump, outside, inside)
 
     def _pump(self, source: socket.socket, target: socket.socket) -> None:
-        source.settimeout(LOOK_S)
         try:
+            source.settimeout(LOOK_S)
             while not self._closed.is_set():
                 try:
                     piece = source.recv(65_536)

@@ -213,12 +213,20 @@ class Trial:
         return self.rng.choice(found)
 
     def kill(self, victim: WorkerProcess, moment: Moment) -> None:
-        """Kill -9. But for `ANY`, the process is frozen, looked at, and let go on until it is in the middle of what is asked for."""
+        """Kill -9, in the middle of what is asked for."""
         if moment is not Moment.ANY:
-            look = self._pending if moment is Moment.IN_TRANSACTION else partial(self._behind, victim)
-            self.wait(lambda: self._caught(victim, look), f"worker {victim.number} is caught {moment.value}")
+            self.freeze(victim, moment)
         self.journal.note("moment", worker=victim.number, moment=moment.value)
         victim.kill()
+
+    def freeze(self, victim: WorkerProcess, moment: Moment) -> None:
+        """SIGSTOP. But for `ANY`, the process is looked at and let go on until it is in the middle of what is asked for."""
+        if moment is Moment.ANY:
+            victim.pause()
+        else:
+            look = self._pending if moment is Moment.IN_TRANSACTION else partial(self._behind, victim)
+            self.wait(lambda: self._caught(victim, look), f"worker {victim.number} is caught {moment.value}")
+        self.journal.note("frozen", worker=victim.number, moment=moment.value)
 
     def _caught(self, victim: WorkerProcess, look: Callable[[], dict[TopicPartition, int]]) -> bool:
         """Freeze the worker; what somebody else does is over in a moment, what stays as it is belongs to the frozen one."""
@@ -250,6 +258,10 @@ class Trial:
         views = [view.fp for view in self.app.views_of(self.app.sources[0])]
         return min(head.offset or 0 for head in self._store.read(partition, views, ()).heads.values())
 
+    def stored(self, partition: TopicPartition, view: str) -> dict[bytes, bytes]:
+        """All states of a view of a partition in the store; exact while nobody writes."""
+        return self._store.states(partition, view)
+
     def wait_taken_over(self, victim: WorkerProcess) -> None:
         """Wait until others have brought every partition of a killed worker live."""
         lost = self.owned(victim)
@@ -270,6 +282,20 @@ class Trial:
         """The partitions a worker has brought live."""
         found = {line["partition"] for line in (*worker.said("partition live"), *worker.said("partition caught up"))}
         return {name for name in self.source_partitions if f"{name.topic}-{name.partition}" in found}
+
+    def wait_settled(self, deadline_s: float = 60.0) -> None:
+        """Wait until each partition is live in exactly one worker, and each worker has some."""
+
+        def settled() -> bool:
+            live = [self.owned(worker) & self.served(worker) for worker in self.alive()]
+            return all(live) and sum(map(len, live)) == self.partitions == len(set().union(*live))
+
+        self.wait(settled, "each partition is live in one worker", deadline_s)
+
+    def longest_gap_s(self, begin_s: float) -> float:
+        """The longest time since then in which a partition of the predictions showed nothing new to the reader that looks on."""
+        results = [TopicPartition(pipeline.predictions, number) for pipeline in self.app.pipelines for number in range(self.partitions)]
+        return self.seen.longest_gap_s(results, begin_s, time.monotonic())
 
     def wait_passed(self, offset: int) -> None:
         """Wait until so many source records are committed."""

@@ -45,6 +45,8 @@ class WorkerProcess:
         """Whether the test has asked for its end."""
         self.killed_s: float | None = None
         self.peak_mb = 0.0
+        self.begun_s = time.time()
+        """When it was started, by the clock that its log shows."""
         self._journal = journal
         environment = {name: os.environ[name] for name in KEPT if name in os.environ}
         environment |= {"PYTHONPATH": os.pathsep.join(map(str, (ROOT / "services", ROOT))), **settings}

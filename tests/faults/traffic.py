@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 from confluent_kafka import KafkaError, Message, Producer
 
@@ -110,6 +111,7 @@ class Seen(Beside):
     def __init__(self, properties: Properties, topics: Sequence[str]) -> None:
         self._properties, self._topics = properties, topics
         self._batches: list[RecordBatch] = []
+        self._seen_s: list[float] = []
         self.count = 0
         super().__init__("reader")
 
@@ -120,6 +122,7 @@ class Seen(Beside):
         try:
             for batch in reader.follow(starts, self._stop.is_set):
                 self._batches.append(batch)
+                self._seen_s.append(time.monotonic())
                 self.count += len(batch)
         finally:
             reader.close()
@@ -133,6 +136,15 @@ class Seen(Beside):
                 batch.partitions.tolist(), batch.offsets.tolist(), batch.keys, batch.values, strict=True
             )
         ]
+
+    def longest_gap_s(self, partitions: Sequence[TopicPartition], begin_s: float, end_s: float) -> float:
+        """The longest time in which one of these partitions showed nothing new."""
+        shown: dict[TopicPartition, list[float]] = {name: [begin_s] for name in partitions}
+        for batch, at_s in zip(self._batches, self._seen_s, strict=False):  # the reader goes on meanwhile
+            if begin_s < at_s < end_s:
+                for number in set(batch.partitions.tolist()):
+                    shown.get(TopicPartition(batch.topic, number), []).append(at_s)
+        return max(then - before for moments in shown.values() for before, then in pairwise((*moments, end_s)))
 
 
 class Progress(Beside):
