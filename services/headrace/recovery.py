@@ -140,8 +140,8 @@ def decide(found: Found, delivery: Delivery, *, rebuild_ms: int | None, rebuild_
             raise _given_up(
                 found,
                 f"the store holds state up to offset {ahead}, beyond the committed offset {live_from}",
-                "the group's offsets were set back by hand, or the store belongs to another cluster; put the offsets back, or drop this "
-                "app's state to have it rebuilt",
+                "the group's offsets were set back by hand, or the store belongs to another cluster; put the offsets back, or have the "
+                "state rebuilt with `headrace state rebuild`, and restart the worker",
             )
         live_from = ahead
     start = min(starts.values(), default=live_from)

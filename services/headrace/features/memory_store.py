@@ -55,9 +55,9 @@ class Snapshot:
 class MemoryStore:
     """The state store in memory.
 
-    `pause(step)` is called before each atomic step ("claim", "read", "scan", "apply", "reset") and `after(step)` once it is done and before
-    its answer goes out: what they raise reaches the caller, from `after` as a reply that was lost. While `away` is true every call raises
-    `TransientError` and does nothing. Safe to call from several threads.
+    `pause(step)` is called before each atomic step ("claim", "read", "scan", "apply", "reset", "drop") and `after(step)` once it is done
+    and before its answer goes out: what they raise reaches the caller, from `after` as a reply that was lost. While `away` is true every call
+    raises `TransientError` and does nothing. Safe to call from several threads.
     """
 
     def __init__(self, *, pause: Callable[[str], None] = _go_on, after: Callable[[str], None] = _go_on) -> None:
@@ -127,6 +127,14 @@ class MemoryStore:
                 answer = ApplyResult.OK
         self.after("reset")
         return answer
+
+    def drop(self, partition: TopicPartition, views: Sequence[str]) -> None:
+        """Forget all of some views: states, offset, owner."""
+        self._enter("drop")
+        with self._lock:
+            for view in views:
+                self._cells.pop((partition, view), None)
+        self.after("drop")
 
     def announce(self, slot: str, identity: str) -> None:
         """Write down who runs a slot, over whoever was there."""

@@ -122,6 +122,13 @@ class RedisStore:
         done = self._server.converse(tag, lambda conversation: _script(conversation, "reset", keys, words))
         return ApplyResult.OK if done else ApplyResult.FENCED
 
+    def drop(self, partition: TopicPartition, views: Sequence[str]) -> None:
+        """Forget all of some views: states, offset, owner."""
+        tag = _tag(self._app, partition)
+        keys = [key for view in views for key in (_meta(tag, view), _states(tag, view))]
+        if keys:
+            self._server.converse(tag, partial(Conversation.one, command=packed(b"UNLINK", *keys)))
+
     def announce(self, slot: str, identity: str) -> None:
         """Write down who runs a slot, over whoever was there."""
         self._about_slot(slot, b"SET", identity.encode())

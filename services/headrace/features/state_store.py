@@ -73,6 +73,9 @@ class StateStore(Protocol):
         Answers OK or FENCED.
         """
 
+    def drop(self, partition: TopicPartition, views: Sequence[str]) -> None:
+        """Forget all of some views: states, offset, owner. Whoever owns the partition is fenced, claims it again and rebuilds them."""
+
     def announce(self, slot: str, identity: str) -> None:
         """Write down who runs a slot (host and pid), over whoever was there."""
 

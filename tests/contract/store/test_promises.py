@@ -126,6 +126,21 @@ def test_a_scan_goes_round(store: StateStore) -> None:
     assert store.scan(P1, V, 0).keys == []
 
 
+def test_a_drop_fences_and_leaves_nothing(store: StateStore) -> None:
+    """The views are as if they had never been: no offset, no state, and their owner's next write is FENCED; other views stay."""
+    ready(store, ME, {V: 0, W: 0})
+    store.apply(ME, write(view_write(V, 0, 3, {b"a": b"x"}), view_write(W, 0, 3, {b"a": b"y"})))
+    store.drop(P0, [V])
+    assert heads(store, [V, W]) == {V: (None, None), W: (3, 1_000)}
+    assert store.read(P0, [V, W], [b"a"]).states == {V: [None], W: [b"y"]}
+    assert store.apply(ME, write(view_write(V, 3, 4))) is ApplyResult.FENCED
+    store.drop(P0, [V, W])
+    store.drop(P0, [])
+    claimed = store.claim(P0, [V, W], OTHER)
+    assert claimed.topic_id is None
+    assert {head.offset for head in claimed.heads.values()} == {None}
+
+
 def test_views_may_move_alone(store: StateStore) -> None:
     """A write of one view leaves the other where it is, so that a new view can catch up beside an old one."""
     ready(store, ME, {V: 0, W: 5})
