@@ -55,8 +55,8 @@ class Snapshot:
 class MemoryStore:
     """The state store in memory.
 
-    `pause(step)` is called before each atomic step ("claim", "read", "scan", "apply", "reset", "drop") and `after(step)` once it is done
-    and before its answer goes out: what they raise reaches the caller, from `after` as a reply that was lost. While `away` is true every call
+    `pause(step)` is called before each atomic step ("claim", "read", "scan", "apply", "reset", "drop") and `after(step)` once it is done,
+    before its answer goes out: what they raise reaches the caller, from `after` as a reply that was lost. While `away` is true every call
     raises `TransientError` and does nothing. Safe to call from several threads.
     """
 
