@@ -61,8 +61,9 @@ class Trial:
         record: Callable[[Figures], None],
         partitions: int = 4,
         max_batch: int = 50,
+        bootstrap: str | None = None,
     ) -> None:
-        """`record` gets the figures of the run."""
+        """`record` gets the figures of the run; `bootstrap` are the addresses of a cluster, if there are more than `kafka`'s."""
         folder.mkdir(parents=True)
         self._record = record
         self.folder, self.kafka, self.redis, self.partitions = folder, kafka, redis, partitions
@@ -71,9 +72,9 @@ class Trial:
         self.journal = Journal(folder / "journal.jsonl")
         self.app = write_app(folder, name)
         self.models = {"fraud": OnnxModel.load(self.app.pipelines[0].model or "", self.app.pipelines[0].feature_names)}
-        self.properties = {"bootstrap.servers": kafka.address}
+        self.properties = {"bootstrap.servers": bootstrap or kafka.address}
         self.settings = {
-            "HEADRACE_KAFKA__BOOTSTRAP_SERVERS": kafka.address,
+            "HEADRACE_KAFKA__BOOTSTRAP_SERVERS": bootstrap or kafka.address,
             "HEADRACE_REDIS__URL": redis.url,
             "HEADRACE_WORKER__MAX_BATCH": str(max_batch),
             "HEADRACE_WORKER__HTTP_PORT": "0",

@@ -19,7 +19,7 @@ from headrace.assembly import Ports
 from headrace.cli.definitions import load_app
 from headrace.clock import SystemClock
 from headrace.features.redis_store import RedisStore
-from headrace.publish.kafka_sink import KafkaTransactionalSink
+from headrace.publish.kafka_sink import KafkaAtLeastOnceSink, KafkaTransactionalSink
 from headrace.settings import load
 from headrace.types import OutRecords
 
@@ -109,6 +109,9 @@ class KillingWorker(Worker):
 
     def _ports(self, store: RedisStore) -> Ports:
         real = super()._ports(store)
+        if isinstance(real.sink, KafkaAtLeastOnceSink):  # its records are delivered when the offsets' turn comes
+            real.sink._commit_offsets = Wrapped(real.source, self.killer, {"commit": "offsets"}).commit
+            return real
         assert isinstance(real.sink, KafkaTransactionalSink)
         steps = {step: step for step in ("claim", "read", "apply")}
         wrapped = Wrapped(store, self.killer, steps)

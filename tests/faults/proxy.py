@@ -4,8 +4,8 @@ It reads the frames of Kafka's protocol, so it knows which request it has before
 reply answers. A broker tells its clients where it is; `proxied` makes one that tells those who come through a proxy the proxy's address.
 Whatever is broken is counted: a test asks whether its fault was one.
 
-Limits: frames pass whole, so a cut never falls into the middle of one; a reply's error code is read where it stands first (EndTxn,
-AddOffsetsToTxn and their like, in the versions before tagged fields).
+Limits: frames pass whole, so a cut never falls into the middle of one; a reply's error code is read only where it stands first (EndTxn and
+AddOffsetsToTxn, in the versions before tagged fields).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from types import TracebackType
@@ -44,6 +44,11 @@ class Api(IntEnum):
     INIT_PRODUCER_ID = 22
     ADD_OFFSETS_TO_TXN = 25
     END_TXN = 26
+    TXN_OFFSET_COMMIT = 28
+
+
+SAYS_AT_ONCE = frozenset({Api.ADD_OFFSETS_TO_TXN, Api.END_TXN})
+"""Kinds of requests whose reply begins with the throttle time and an error code."""
 
 
 class Way(Enum):
@@ -73,7 +78,8 @@ class Held:
     """One request that is kept back: let out when one of another kind has succeeded, or by `Proxy.let_out`."""
 
     key: int
-    until: int | None
+    until: Collection[int]
+    stalls: bool
     caught: bool = False
     out: bool = False
     answer: int | None = None
@@ -130,11 +136,13 @@ class Proxy:
     def __init__(self, target: int, port: int = 0) -> None:
         self.port, self._target = port, target
         self.counted: Counter[str] = Counter()
-        """What was done to connections and bytes: "opened", "reset", "refused", "severed", "swallowed"; and replies by API key."""
+        """What was done to connections and bytes: "opened", "reset", "refused", "severed", "stalled" and "swallowed"."""
         self.replies: Counter[int] = Counter()
+        """How many the broker gave, by API key."""
         self._loop = asyncio.new_event_loop()
         self._lines = {way: _Line() for way in Way}
         self._connections: set[_Connection] = set()
+        self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._holds: list[Held] = []
         self._drops: list[Dropped] = []
@@ -170,12 +178,7 @@ class Proxy:
 
     def stall(self, *ways: Way) -> None:
         """Nothing goes these ways, new connections included, until `mend`; nothing is lost."""
-
-        def change() -> None:
-            for way in ways:
-                self._lines[way].flows.clear()
-
-        self._do(change)
+        self._do(lambda: self._stop(*ways))
 
     def cut(self) -> None:
         """Reset every connection, and every new one, until `mend`."""
@@ -213,12 +216,13 @@ class Proxy:
 
         self._do(change)
 
-    def hold(self, key: Api, *, until: Api | None = None) -> Held:
+    def hold(self, key: Api, *, until: Collection[Api] = (), stalls: bool = False) -> Held:
         """Keep the next request of a kind back, even from a client that gives up waiting.
 
-        `until`: when the broker has said yes to one of that kind, the held one is let out and answered before the client hears that.
+        `until`: when the broker has answered one of these kinds (and not said no), the held one is let out, and answered before the
+        client has that answer. `stalls`: then nothing more goes either way.
         """
-        held = Held(key=key, until=until)
+        held = Held(key=key, until=until, stalls=stalls)
         self._do(lambda: self._holds.append(held))
         return held
 
@@ -242,15 +246,16 @@ class Proxy:
 
     async def _shut(self) -> None:
         self._server.close()
-        for connection in self._connections:
-            connection.reset()
+        for writer in self._writers:
+            _reset(writer)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for _ in range(3):
-            await asyncio.sleep(0)  # transports close in the turns after they were told to
+        while any(map(_is_open, self._writers)):  # noqa: ASYNC110 - a transport has no event for its end, a turn later
+            await asyncio.sleep(0)
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
         task = self._loop.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -270,6 +275,7 @@ class Proxy:
         except OSError:
             _reset(client)
             return
+        self._writers.append(broker)
         connection = _Connection(client=client, broker=broker)
         if self._half_open:
             self.counted["severed"] += 1
@@ -324,17 +330,17 @@ class Proxy:
             self.replies[request.key] += 1
             held = connection.held
             if held is not None and held.out and held.answer is None and Request.of(held.frame) == request:
-                held.answer = _error(frame)
+                held.answer = _error(request, frame)
                 held.answered.set()
                 continue
             dropped = next((one for one in self._drops if one.key == request.key), None)
             if dropped is not None:
                 self._drops.remove(dropped)
-                dropped.done, dropped.answer = True, _error(frame)
+                dropped.done, dropped.answer = True, _error(request, frame)
                 continue
             for other in list(self._connections):
                 due = other.held
-                if due is not None and not due.out and due.until == request.key and _error(frame) == 0:
+                if due is not None and not due.out and request.key in due.until and not _error(request, frame):
                     await self._let_out(due)
             await queue.put((self._loop.time() + self._lines[Way.DOWN].delay_s, frame))
         if not connection.severed:
@@ -346,6 +352,12 @@ class Proxy:
         held.out = True
         held.connection.broker.write(held.frame)
         await asyncio.wait_for(held.answered.wait(), ANSWER_S)
+        if held.stalls:
+            self._stop(*Way)
+
+    def _stop(self, *ways: Way) -> None:
+        for way in ways:
+            self._lines[way].flows.clear()
 
     async def _send(self, connection: _Connection, way: Way, writer: asyncio.StreamWriter, queue: Queue) -> None:
         line = self._lines[way]
@@ -357,6 +369,7 @@ class Proxy:
                 if line.bytes_per_s is not None:
                     line.free_at_s = max(line.free_at_s, self._loop.time()) + len(piece) / line.bytes_per_s
                     await asyncio.sleep(line.free_at_s - self._loop.time())
+                self.counted["stalled"] += not line.flows.is_set()
                 await line.flows.wait()
                 if connection.severed:
                     self.counted["swallowed"] += len(piece)
@@ -407,14 +420,16 @@ async def _frames(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
             return
 
 
-def _error(reply: bytes) -> int:
-    """The error code of a reply that begins with the throttle time and it."""
-    (found,) = struct.unpack_from(">h", reply, 12)
-    return int(found)
+def _error(request: Request, reply: bytes) -> int | None:
+    """The error code of a reply; None where it does not stand at the beginning."""
+    return int.from_bytes(reply[12:14], "big", signed=True) if request.key in SAYS_AT_ONCE else None
+
+
+def _is_open(writer: asyncio.StreamWriter) -> bool:
+    return bool(writer.get_extra_info("socket").fileno() >= 0)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    connection = writer.get_extra_info("socket")
-    if connection is not None and connection.fileno() >= 0:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    if _is_open(writer):
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     writer.transport.abort()

@@ -233,7 +233,7 @@ def test_it_leaves_half_open(broker: Broker, connect: Connect, proxy: Proxy) -> 
 def test_it_holds_a_request_until_another_succeeds(broker: Broker, connect: Connect, proxy: Proxy) -> None:
     """A held request outlives its client, and reaches the broker before the client of the awaited one has its answer."""
     client = connect()
-    held = proxy.hold(Api.END_TXN, until=Api.ADD_OFFSETS_TO_TXN)
+    held = proxy.hold(Api.END_TXN, until=[Api.ADD_OFFSETS_TO_TXN])
     client.ask(Api.END_TXN, 7)
     wait(lambda: held.caught, "the request is held")
     client.close()

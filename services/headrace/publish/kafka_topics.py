@@ -153,7 +153,9 @@ class KafkaTopics:
     def _set_offsets(self, group: str, offsets: Mapping[TopicPartition, Position]) -> None:
         doing = f"setting the starting offsets of group {group}"
         wanted = [KafkaPartition(*name, found.offset, commit_metadata.as_text(found)) for name, found in offsets.items()]
-        asked = self._admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, wanted)], request_timeout=TRY_S)
+        # A client of its own: one that has waited in vain for a coordinator ends the process when its connection breaks some time later.
+        admin = make_admin(self._properties)
+        asked = admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, wanted)], request_timeout=TRY_S)
         try:
             done = asked[group].result()
         except KafkaException as error:
