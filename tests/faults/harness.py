@@ -405,6 +405,8 @@ class Trial:
             self._store.close()
             self._stable.close()
             self._written.close()
+            # The traceback of a test that failed keeps the trial. An admin client whose broker is gone never ends with the interpreter.
+            del self.topics, self._admin
 
 
 Make = Callable[..., Trial]

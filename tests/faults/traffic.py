@@ -151,7 +151,7 @@ class Progress(Beside):
     """Watches how far a group has committed, fifty times a second."""
 
     def __init__(self, properties: Properties, group: str, partitions: Sequence[TopicPartition]) -> None:
-        self._topics, self._group, self._partitions = KafkaTopics(properties), group, partitions
+        self._properties, self._group, self._partitions = properties, group, partitions
         self.offsets: dict[TopicPartition, int] = dict.fromkeys(partitions, 0)
         self.history: list[tuple[float, dict[TopicPartition, int]]] = []
         super().__init__("progress")
@@ -163,9 +163,10 @@ class Progress(Beside):
 
     def work(self) -> None:
         """Look until told to stop; while the broker does not answer nothing is known."""
+        topics = KafkaTopics(self._properties)
         while not self._stop.wait(LOOK_S):
             try:
-                found = self._topics.group_offsets(self._group, self._partitions)
+                found = topics.group_offsets(self._group, self._partitions)
             except TransientError:
                 continue
             offsets = {name: position.offset for name, position in found.items() if position is not None}
