@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
 
-from headrace.features.redis_store import _meta, _states, _tag
+from headrace.features.redis_store import _states, _tag
 from headrace.local_process import wait_until
 from headrace.local_stack import RedisServer, Stack, free_port
-from headrace.types import TopicPartition
 from headrace.verify.findings import Kind
 from tests.contract.store.subjects import ask
 from tests.faults.app import records
 from tests.faults.door import Door
 from tests.faults.harness import Make, Trial
+from tests.faults.processes import KEPT, ROOT
 
 MakeStack = Callable[..., Stack]
 
 
-def keys(run: Trial, partition: TopicPartition, view: str) -> tuple[str, str]:
-    """Where a view of a partition stands in Redis: its head and its states."""
-    tag = _tag(run.app.name, partition)
-    return _meta(tag, view).decode(), _states(tag, view).decode()
+def rebuild(run: Trial, partition: str) -> None:
+    """Drop the state of a partition, as an operator does."""
+    environment = {name: os.environ[name] for name in KEPT if name in os.environ} | run.settings
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT / "services", ROOT)))
+    command = [sys.executable, "-m", "headrace", "state", "rebuild", "--app", "started:app", "--partition", partition]
+    done = subprocess.run(command, cwd=run.folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def rebalances(run: Trial) -> int:
@@ -75,7 +81,7 @@ def test_evicting_store_is_refused(trial: Make, own_stack: MakeStack) -> None:
 
 
 def test_entities_deleted_by_hand(trial: Make) -> None:
-    """T39: `verify` names partition, view and entity of ten states that somebody deleted; without its head the partition is rebuilt."""
+    """T39: `verify` names partition, view and entity of ten states that somebody deleted; `headrace state rebuild` brings them back."""
     run = trial()
     run.prepare()
     run.load(run.records(3_000), wait=True)
@@ -84,19 +90,19 @@ def test_entities_deleted_by_hand(trial: Make) -> None:
     run.stop_workers()
     partition, view = run.rng.choice(run.source_partitions), run.app.pipelines[0].views[0]
     assert view.name == "spending"  # whose windows hold the whole log: no state is too old to be missed
-    head, states = keys(run, partition, view.fp)
+    states = _states(_tag(run.app.name, partition), view.fp).decode()
     gone = run.rng.sample(sorted(run.stored(partition, view.fp)), 10)
     assert ask(run.redis, "HDEL", states, *(entity.decode() for entity in gone)) == 10
     found = run.verified()
     assert found.counts == {Kind.STATE: 10}
     named = {(one.topic, one.partition, one.of, one.entity) for one in found.violations}
     assert named == {(partition.topic, partition.partition, view.name, entity.decode()) for entity in gone}
-    ask(run.redis, "DEL", head)
+    rebuild(run, f"{partition.topic}-{partition.partition}")
     run.load(run.records(1_000), wait=True)
     run.start(0)
     run.wait_drained()
     rebuilt = [line for worker in run.workers for line in worker.said("partition catches up") if line["rebuilt"]]
-    assert [(line["partition"], line["rebuilt"]) for line in rebuilt] == [(f"{partition.topic}-{partition.partition}", [view.fp])]
+    assert [line["partition"] for line in rebuilt] == [f"{partition.topic}-{partition.partition}"]
     run.verdict()
 
 
