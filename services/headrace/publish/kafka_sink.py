@@ -20,8 +20,10 @@ Limits: `commit` and `abort` wait as long as `transaction.timeout.ms` for a brok
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -137,7 +139,7 @@ class KafkaTransactionalSink:
         failure: KafkaError | None = None
         try:
             if wanted:
-                _insist(lambda: outbox.producer.send_offsets_to_transaction(wanted, group))
+                _within(self._request_s, lambda: _insist(lambda: outbox.producer.send_offsets_to_transaction(wanted, group)))
             _insist(outbox.producer.commit_transaction)
         except KafkaException as error:
             failure = reason(error)
@@ -271,6 +273,29 @@ class KafkaAtLeastOnceSink:
         if self._outbox is None:
             raise ValueError("open() comes first")
         return self._outbox
+
+
+def _within(limit_s: float, call: Callable[[], None]) -> None:
+    """Call, and stop waiting after a time, whatever becomes of it; then raise that it timed out.
+
+    Librdkafka gives offsets no time-out of its own, whatever it is told (https://github.com/confluentinc/librdkafka/issues/5456): where the
+    group's coordinator restarts meanwhile it may wait for ever. The thread that waits is left alone with a producer that nobody will use.
+    """
+    done: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    threading.Thread(target=work, name="offsets", daemon=True).start()
+    try:
+        done.result(limit_s)
+    except TimeoutError as error:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"the offsets were not taken within {limit_s:g} s")) from error
 
 
 def _insist(call: Callable[[], None]) -> None:
