@@ -186,7 +186,7 @@ class Coordinator:
     """Questions to the coordinator of a group, from a client that is no member of it; any thread may ask.
 
     Not through the admin client: when the connection breaks under a question to a coordinator, librdkafka's ends the whole process with
-    an assertion (https://github.com/confluentinc/librdkafka/issues/4605). Seen in each of five processes that asked all the while a
+    an assertion (https://github.com/confluentinc/librdkafka/issues/4605). Seen in each of three processes that asked all the while a
     broker was restarted, at the first or second restart; those that asked this way lived.
     """
 

@@ -351,9 +351,9 @@ class Trial:
         found.see(self.seen.results())
         problems = judge(self.app, found, self.models, partitions=self.partitions)
         problems += [violation.text() for violation in self.verified().violations]
-        assert not problems, f"{len(problems)} problems, journal {self.journal.path}\n" + "\n".join(problems[:20])
-        figures = self.figures(found.aborted)
+        figures = {**self.figures(found.aborted), "violations": len(problems)}
         self._record(figures)
+        assert not problems, f"{len(problems)} problems, journal {self.journal.path}\n" + "\n".join(problems[:20])
         return figures
 
     def verified(self) -> Findings:

@@ -132,14 +132,9 @@ class Worker:
             for name, ask in (("Redis", partial(self._greet, store)), ("Kafka", partial(knock, self._consumer_properties()))):
                 if not self._there(name, ask):
                     return
-            ports = self._ports(store)
-            self._loop = self._assemble(ports, executors)
             self._warn_of_takeover()
-            gc.collect()
-            gc.freeze()
-            gc.disable()
-            if not self._stopping:
-                self._loop.run([source.topic for source in self._app.sources], leave=leave)
+            while not self._served(store, executors, leave=leave):
+                self._say("fenced by nobody", then="joining again")
             self._say("worker ends")
         except SlotTaken as taken:
             raise SlotTaken(f"{taken}{self._named(store)}") from taken
@@ -147,6 +142,31 @@ class Worker:
             executors.close()
             store.close()
             self._server.close()
+
+    def _served(self, store: RedisStore, executors: Executors, *, leave: bool) -> bool:
+        """Serve until told to stop; False when we were fenced although nobody came after us in our slot.
+
+        That happens when the answer to a join is lost with its broker: the group knows us by a member id that we were never told.
+        """
+        self._loop = self._assemble(self._ports(store), executors)
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        try:
+            if not self._stopping:
+                self._loop.run([source.topic for source in self._app.sources], leave=leave)
+        except SlotTaken:
+            if self._somebody_came(store):
+                raise
+            return False
+        return True
+
+    def _somebody_came(self, store: RedisStore) -> bool:
+        """Whether a newer process has announced our slot; while nobody can say, it may have."""
+        try:
+            return is_newer(store.holder(self._slot), self._identity)
+        except TransientError:
+            return True
 
     def _greet(self, store: RedisStore) -> None:
         """See that the store may be used, and announce who runs the slot."""
