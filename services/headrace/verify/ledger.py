@@ -162,9 +162,10 @@ class Ledger:
             yield Outcome(record=record, place=place, expected=None, again=True)
             return
         name = (record.value or b"")[_ID : (record.value or b"").find(b'"', _ID)]
+        repeated = name in self.early
         self.early.setdefault(name, []).append((place, record))
         self.early_of[record.partition] += 1
-        if place[1] < self.ends.get(place[0], 0):
+        if not repeated and place[1] < self.ends.get(place[0], 0):
             step = (record.partition, place[0])
             behind = self._newest.get(step, -1)
             self._newest[step] = max(behind, place[1])
