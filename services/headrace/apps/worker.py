@@ -30,6 +30,7 @@ from headrace.errors import HeadraceError, SlotTaken, TransientError
 from headrace.features.late_share import LateShare
 from headrace.features.redis_connection import Tls
 from headrace.features.redis_store import RedisStore
+from headrace.features.state_store import StateStore
 from headrace.features.warm_up import warm_up
 from headrace.kafka_client import knock
 from headrace.loop import Loop
@@ -162,11 +163,23 @@ class Worker:
         return True
 
     def _somebody_came(self, store: RedisStore) -> bool:
-        """Whether a newer process has announced our slot; while nobody can say, it may have."""
+        """Whether a newer process has announced our slot; while nobody can say, it may have.
+
+        Where none has, we announce ourselves again: a store that was emptied knows nobody, and of two who both found nobody the newer
+        must be seen by the older, or they would fence one another for ever.
+        """
         try:
-            return is_newer(store.holder(self._slot), self._identity)
+            return self._newer_holder(store) is not None
         except TransientError:
             return True
+
+    def _newer_holder(self, store: StateStore) -> str | None:
+        """Who came after us in our slot; where nobody did, we announce ourselves again. Raises `TransientError`."""
+        holder = store.holder(self._slot)
+        if is_newer(holder, self._identity):
+            return holder
+        store.announce(self._slot, self._identity)
+        return None
 
     def _greet(self, store: RedisStore) -> None:
         """See that the store may be used, and announce who runs the slot."""
@@ -250,18 +263,11 @@ class Worker:
         self._say("takeover", if_this_worker_dies=takeover_text(properties, brokers))
 
     def _other(self, ports: Ports) -> str | None:
-        """Who runs our slot, if somebody came after us.
-
-        A store that was set back names who was there before us: then we announce ourselves again.
-        """
+        """Who runs our slot, if somebody came after us."""
         try:
-            holder = ports.store.holder(self._slot)
-            if is_newer(holder, self._identity):
-                return holder
-            ports.store.announce(self._slot, self._identity)
+            return self._newer_holder(ports.store)
         except TransientError:
-            pass  # nobody can be named; the group and the transactions fence all the same
-        return None
+            return None  # nobody can be named; the group and the transactions fence all the same
 
     def _named(self, store: RedisStore) -> str:
         try:

@@ -3,7 +3,7 @@
 A cooperative rebalance moves a partition in two steps (KIP-429): its owner gives it up and joins again, which begins the rebalance that
 hands it on. A static member that is killed between the two comes back with what it was to keep, without any rebalance (KIP-345), and
 knows nothing of the second step. Nobody begins it: the partition is nobody's until something else moves the group, which may be never.
-Seen with two workers in one of six runs that kill one of them soon after its start.
+Seen with two workers in two of eight runs that kill one of them soon after the other joined.
 
 So every static member looks at its group once in a while, and soon again while partitions are missing. When the same ones are missing
 look after look, the member that has the fewest partitions leaves the group and joins again, which is a rebalance; should it not, then

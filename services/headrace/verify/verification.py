@@ -6,12 +6,13 @@
 
 Both sides are read as streams, and a partition that is far ahead of the other side waits; so what is in memory is how far they are apart,
 not the log.
+
 First the ends of the result topics are taken, then the group's stable offsets, then the ends again: a result of a committed record stands
 below the last, and one above the offset and below the first is one too many, whoever works meanwhile.
 
-Limits. What was scored under other definitions (another fingerprint, another version of the model) is counted, met and not compared. A
-log that has lost its beginning is folded from there, and compared from where every window is whole again. The fold uses the worker's own
-decoder, kernel, model call and encoder: a mistake in those is found by their tests, not here.
+Limits. What was scored under other definitions (another fingerprint) is counted, met and not compared; another version of the model than
+the one at hand is named as wrong. A log that has lost its beginning is folded from there, and compared from where every window is whole
+again. The fold uses the worker's own decoder, kernel, model call and encoder: a mistake in those is found by their tests, not here.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from headrace.types import Float64s, PartitionWrite, Record, RecordBatch, StateC
 from headrace.verify.findings import INVARIANTS, Findings, Kind
 from headrace.verify.subject import Subject
 from headrace.verify.verification import Progress, Verification, Wishes
+from tests.audit import batch_of
 
 START_MS = 1_700_000_000_000
 PARTITIONS = 3
@@ -98,19 +99,6 @@ class DamagedReader(MemoryReader):
 
         feed.take = damaged  # type: ignore[method-assign]
         return feed
-
-
-def batch_of(records: list[Record]) -> RecordBatch:
-    """Records of one topic as a batch."""
-    return RecordBatch(
-        topic=records[0].topic,
-        partitions=np.array([record.partition for record in records], np.int32),
-        offsets=np.array([record.offset for record in records], np.int64),
-        timestamps_ms=np.array([record.timestamp_ms for record in records], np.int64),
-        keys=[record.key for record in records],
-        values=[record.value for record in records],
-        headers=[record.headers or None for record in records],
-    )
 
 
 def verified(driver: Driver, damage: Mapping[str, Damage] | None = None, wishes: Wishes | None = None) -> Findings:
