@@ -65,7 +65,11 @@ class Expected:
 class Audit:
     """The sequential fold of an app's source logs. `models`, by pipeline name, are those whose scores are compared; features always are."""
 
-    def __init__(self, app: App, models: Mapping[str, Model] | None = None) -> None:
+    def __init__(
+        self, app: App, models: Mapping[str, Model] | None = None, left_out: Mapping[TopicPartition, Sequence[int]] | None = None
+    ) -> None:
+        """`left_out`: the records that were condemned, which no fold takes."""
+        self.left_out = left_out or {}
         self.app = app
         self.models = models or {}
         self.expected = Expected()
@@ -82,7 +86,10 @@ class Audit:
         names += [name for pipeline in pipelines for name, _ in pipeline.event_features]
         own = [pair for pipeline in pipelines for pair in pipeline.event_features]
         end = 0
-        for batch in map(batch_of, _portions(records, portion)):
+        out = frozenset(self.left_out.get(partition, ()))
+        kept = (record for record in records if record.offset not in out)
+        self.expected.refused |= {(partition.topic, partition.partition, offset): "CRASH_LOOP" for offset in out}
+        for batch in map(batch_of, _portions(kept, portion)):
             decoded = decoder.decode(batch)
             places = [(partition.topic, partition.partition, offset) for offset in batch.offsets.tolist()]
             end = places[-1][2] + 1

@@ -12,7 +12,9 @@ from typing import Protocol
 
 from headrace.assignment import Assignment
 from headrace.clock import Clock
+from headrace.consume.facts import Facts
 from headrace.consume.record_source import RecordSource
+from headrace.crashes import CrashWatch
 from headrace.decode.decoder import Decoder
 from headrace.definition import App, Pipeline
 from headrace.errors import DefinitionError
@@ -22,7 +24,7 @@ from headrace.features.memory_store import MemoryStore
 from headrace.features.resident import ResidentStates
 from headrace.features.state_store import StateStore
 from headrace.loop import Loop
-from headrace.memory_log import Hook, MemoryLog, MemorySink, MemorySource, go_on
+from headrace.memory_log import Hook, MemoryLog, MemoryReader, MemorySink, MemorySource, go_on
 from headrace.parts import Limits, Parts, Watch
 from headrace.paths import Paths
 from headrace.pipeline import SourcePath
@@ -60,6 +62,7 @@ class Ports:
     source: RecordSource
     sink: RecordSink
     store: StateStore
+    facts: Facts
 
 
 def inline_executors() -> Executors:
@@ -107,12 +110,14 @@ def embedded(
     pause: Hook = go_on,
 ) -> Loop:
     """The same loop on a log and a store in memory, in the calling thread; `prepare_embedded` makes the topics first."""
+    source = MemorySource(log, group=app.name, member=None, pause=pause)
     return assemble(
         app,
         ports=Ports(
-            source=MemorySource(log, group=app.name, member=None, pause=pause),
+            source=source,
             sink=MemorySink(log, transactional_id=f"{app.name}.{slot}", pause=pause),
             store=store,
+            facts=Facts(app.facts, lambda: MemoryReader(log), source.written_end),
         ),
         models=load_models(app) if models is None else models,
         clock=clock,
@@ -132,6 +137,7 @@ def prepare_embedded(app: App, log: MemoryLog, partitions: int) -> None:
             log.group(app.name).offsets.setdefault(partition, Position(offset=0, watermark_ms=None))
     for topic in (app.dead_letters, *(pipeline.predictions for pipeline in app.pipelines)):
         log.create_topic(topic, partitions)
+    log.create_topic(app.facts, 1)
 
 
 def assemble(
@@ -163,17 +169,27 @@ def assemble(
         enough=limits.store_at_once,
         count=applied,
     )
+    crashes = CrashWatch(
+        store=ports.store,
+        views={source.topic: [view.fp for view in app.views_of(source)] for source in app.sources},
+        facts=ports.facts,
+        room=2 * limits.max_batch,
+        say=watch.say,
+    )
     paths = Paths(
         {
             source.topic: source_path(app, source, applier, models=models, clock=clock, limits=limits, headers=headers)
             for source in app.sources
-        }
+        },
+        crashes=crashes,
+        facts=app.facts,
     )
     assignment = Assignment(
         source=ports.source,
         store=ports.store,
         applier=applier,
         path=paths,
+        crashes=crashes,
         executor=executors.claims,
         now_ms=monotonic_ms,
         delivery=delivery,

@@ -17,6 +17,7 @@ import numpy as np
 
 from headrace import recovery
 from headrace.consume.record_source import RecordSource
+from headrace.crashes import Begun, CrashWatch
 from headrace.errors import FatalError, PartitionGivenUp, PartitionMoved, TransientError
 from headrace.executor import Executor, Outcome
 from headrace.features.applier import Applier
@@ -73,7 +74,7 @@ class Partition:
     position: int = 0
     plan: Plan | None = None
     owner: bytes = b""
-    task: Outcome[Plan] | None = None
+    task: Outcome[tuple[Plan, Begun]] | None = None
     retry_at_ms: int = 0
     pause_ms: int = RETRY_MIN_MS
     trouble: str = ""
@@ -100,6 +101,7 @@ class Assignment:
         store: StateStore,
         applier: Applier,
         path: Path,
+        crashes: CrashWatch,
         executor: Executor,
         now_ms: Callable[[], int],
         delivery: Delivery,
@@ -110,6 +112,7 @@ class Assignment:
         self._store = store
         self._applier = applier
         self.path = path
+        self._crashes = crashes
         self._executor = executor
         self._now_ms = now_ms
         self._delivery = delivery
@@ -121,12 +124,21 @@ class Assignment:
         for name in names:
             self.partitions[name] = Partition(phase=Phase.CLAIMING)
 
+    def release(self, names: Sequence[TopicPartition]) -> None:
+        """Give these up in order: whoever has them next need not think that we died."""
+        self._crashes.release(names)
+        self.remove(names)
+
     def remove(self, names: Iterable[TopicPartition]) -> None:
         """These are ours no more; nothing of them is kept."""
         for name in names:
             self.partitions.pop(name, None)
-            self._applier.drop(name)
-            self.path.drop(name)
+            self._forget(name)
+
+    def _forget(self, name: TopicPartition) -> None:
+        self._crashes.drop(name)
+        self._applier.drop(name)
+        self.path.drop(name)
 
     def recover(self, names: Iterable[TopicPartition]) -> None:
         """Memory, store and log may no longer agree about these: drop what is in memory and claim them again."""
@@ -137,8 +149,7 @@ class Assignment:
             mine.phase = recovery.move(mine.phase, Phase.CLAIMING)
             mine.task = None
             self._source.pause(name)
-            self._applier.drop(name)
-            self.path.drop(name)
+            self._forget(name)
 
     def due(self) -> bool:
         """Whether a claim is to be started now."""
@@ -221,7 +232,7 @@ class Assignment:
         if task is None:
             return
         try:
-            plan = task.result()
+            plan, begun = task.result()
         except (TransientError, PartitionMoved) as away:
             mine.trouble = str(away)
             mine.retry_at_ms = self._now_ms() + mine.pause_ms
@@ -235,6 +246,7 @@ class Assignment:
             return
         mine.plan, mine.position, mine.trouble, mine.pause_ms = plan, plan.start, "", RETRY_MIN_MS
         self._applier.own(name, mine.owner, plan.starts)
+        self._crashes.watch(name, begun)
         self.path.start(name, plan)
         if plan.start < plan.live_from:
             mine.phase = recovery.move(mine.phase, Phase.CATCHING_UP)
@@ -245,8 +257,8 @@ class Assignment:
             self._say("partition live", partition=name, offset=plan.start)
         self._source.start_at(name, plan.start)
 
-    def _claim(self, name: TopicPartition, owner: bytes) -> Plan:
-        """Runs in the executor: claim, then ask, then decide; drops what must be rebuilt."""
+    def _claim(self, name: TopicPartition, owner: bytes) -> tuple[Plan, Begun]:
+        """Runs in the executor: claim, then ask, then decide; drops what must be rebuilt, and looks who died here before."""
         claim = self._store.claim(name, self.path.views(name.topic), owner)
         committed = self._source.committed(name)
         topic_id = self._source.topic_id(name.topic)
@@ -263,4 +275,5 @@ class Assignment:
         plan = recovery.decide(found, self._delivery, rebuild_ms=rebuild_ms, rebuild_offset=rebuild_offset)
         if plan.resets and self._store.reset(name, plan.resets, owner, topic_id) is not ApplyResult.OK:
             raise PartitionMoved(f"{name.topic}-{name.partition}: claimed by another worker")
-        return plan
+        begun = self._crashes.begin(name, owner, claim.note, start=plan.start, committed=plan.live_from, end=found.log.end)
+        return plan, begun

@@ -55,18 +55,13 @@ class Changes:
         return bool(self.topics or self.views or self.offsets)
 
 
-def facts_topic(app: str) -> str:
-    """The topic of an app's facts."""
-    return f"{app}.facts.v1"
-
-
 def topic_names(app: App) -> list[str]:
     """Every topic an app reads or writes, its sources first."""
     return [
         *(source.topic for source in app.sources),
         *(pipeline.predictions for pipeline in app.pipelines),
         app.dead_letters,
-        facts_topic(app.name),
+        app.facts,
     ]
 
 
@@ -141,7 +136,7 @@ def changes(
     dead = {**kept, "max.message.bytes": str(largest_record_bytes)}
     _want(answer, found, MissingTopic(name=app.dead_letters, partitions=max(by_source.values()), settings=dead, role="dead letters"))
     facts = {"retention.ms": FOR_EVER}
-    _want(answer, found, MissingTopic(name=facts_topic(app.name), partitions=1, settings=facts, role="facts"))
+    _want(answer, found, MissingTopic(name=app.facts, partitions=1, settings=facts, role="facts"))
     answer.views.extend(_view_changes(app, applied))
     for source in app.sources:
         for number in range(by_source[source.topic]):

@@ -104,6 +104,8 @@ class App:
                 raise DefinitionError(
                     f"{where}: {pipeline!r} publishes to {pipeline.predictions!r}, which the app uses already; choose another"
                 )
+        if self.facts in read | {pipeline.predictions for pipeline in self.pipelines}:
+            raise DefinitionError(f"{where}: {self.facts!r} holds the app's own facts; name that topic otherwise")
         if self.dead_letters in read:
             raise DefinitionError(f"{where} reads its own dead letters; replay them instead")
 
@@ -111,6 +113,11 @@ class App:
     def dead_letters(self) -> str:
         """The topic of its dead letters."""
         return f"{self.name}.dead-letters.v1"
+
+    @property
+    def facts(self) -> str:
+        """The topic of its facts: what is true of it and no function of its log."""
+        return f"{self.name}.facts.v1"
 
     def views_of(self, source: Source) -> tuple[FeatureView, ...]:
         """The views over a source, in the order of the pipelines; one that several pipelines use comes once."""

@@ -54,7 +54,7 @@ class Loop:
                 self.turn()
             self._settle(list(self._assignment.partitions))
         finally:
-            self._assignment.remove(list(self._assignment.partitions))  # what ended us may have left something folded, not committed
+            self._assignment.release(list(self._assignment.partitions))  # what ended us may have left something folded, not committed
             self._source.close(leave=leave)
             self._sink.close()
 
@@ -193,7 +193,7 @@ class Loop:
         """Inside poll: finish what is in flight for them; their records in the drain at hand are dropped by `Assignment.sort`."""
         self._watch.rebalanced("revoked", partitions)
         self._settle(partitions)
-        self._assignment.remove(partitions)
+        self._assignment.release(partitions)
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
         """Inside poll: they may be somebody else's already; write nothing more for them."""

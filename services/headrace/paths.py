@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from headrace.crashes import CrashWatch, crash_fact
 from headrace.features.view import FeatureView
 from headrace.pipeline import SourcePath
 from headrace.recovery import Plan
 from headrace.source import Source
 from headrace.timeline import Timeline
-from headrace.types import PartitionWrite, Position, RecordBatch, TopicPartition, Work
+from headrace.types import OutRecords, PartitionWrite, Position, RecordBatch, TopicPartition, Work
 
 
 def span_ms(source: Source, views: Sequence[FeatureView]) -> int | None:
@@ -24,8 +25,9 @@ def span_ms(source: Source, views: Sequence[FeatureView]) -> int | None:
 class Paths:
     """Sends each batch down the path of its topic."""
 
-    def __init__(self, paths: Mapping[str, SourcePath]) -> None:
-        self._paths = paths
+    def __init__(self, paths: Mapping[str, SourcePath], *, crashes: CrashWatch, facts: str) -> None:
+        """`crashes` says what is taken alone or not at all; `facts` is the topic for what it condemns."""
+        self._paths, self._crashes, self._facts = paths, crashes, facts
         self._unpacked: dict[TopicPartition, int] = {}
         """The position behind what was folded since the last pack."""
 
@@ -63,22 +65,38 @@ class Paths:
 
     def replay(self, batch: RecordBatch, timeline: Timeline) -> None:
         """Fold records whose predictions are already committed."""
-        self._paths[batch.topic].replay(batch, timeline)
+        for piece in self._crashes.pieces(batch):
+            self._paths[batch.topic].replay(piece.records, timeline)
 
     def score(self, batches: Sequence[RecordBatch], ends: Mapping[TopicPartition, int], timeline: Timeline) -> Work:
         """Fold and score; what was folded waits for `pack`."""
         work = Work(outputs=[], positions={}, writes=[], tallies=[])
         for batch in batches:
-            outputs, tally = self._paths[batch.topic].score(batch, timeline)
-            work.outputs.extend(outputs)
-            work.tallies.append(tally)
+            path = self._paths[batch.topic]
+            for piece in self._crashes.pieces(batch):
+                outputs, tally = path.refuse(piece.records) if piece.condemned else path.score(piece.records, timeline)
+                work.outputs.extend(outputs)
+                work.tallies.append(tally)
+                if piece.condemned:
+                    work.outputs.append(self._remembered(piece.records))
             for number in np.unique(batch.partitions).tolist():
                 name = TopicPartition(batch.topic, number)
-                work.positions[name] = Position(offset=ends[name], watermark_ms=self._paths[batch.topic].states.watermark_ms(name))
-                tally.newest_ms[name] = int(batch.timestamps_ms[np.flatnonzero(batch.partitions == number)[-1]])
+                work.positions[name] = Position(offset=ends[name], watermark_ms=path.states.watermark_ms(name))
+                work.tallies[-1].newest_ms[name] = int(batch.timestamps_ms[np.flatnonzero(batch.partitions == number)[-1]])
         self._unpacked.update(ends)
         timeline.mark("encode")
         return work
+
+    def _remembered(self, condemned: RecordBatch) -> OutRecords:
+        """The facts that these records are left out of every fold."""
+        places = [(TopicPartition(record.topic, record.partition), record.offset) for record in condemned.records()]
+        return OutRecords(
+            topic=self._facts,
+            keys=[b"crash_loop" for _ in places],
+            values=[crash_fact(*place) for place in places],
+            headers=[[] for _ in places],
+            timestamps_ms=condemned.timestamps_ms.tolist(),
+        )
 
     def unpacked(self) -> int:
         """How many positions and states have moved since the last pack."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from headrace.crashes import ERROR
 from headrace.decode.decoder import Decoder
 from headrace.features.resident import ResidentStates
 from headrace.publish.dead_letter import DeadLetters, RefusedShare
 from headrace.scorer import Scorer
 from headrace.source import Source
 from headrace.timeline import Timeline
-from headrace.types import OutRecords, RecordBatch, Tally
+from headrace.types import DeadLetter, OutRecords, Reason, RecordBatch, Tally
 
 
 class SourcePath:
@@ -63,3 +64,9 @@ class SourcePath:
             outputs.append(self._dead_letters.encode(batch, tally.refused))
         self._share.observe(len(batch), tally.refused)
         return outputs, tally
+
+    def refuse(self, batch: RecordBatch) -> tuple[list[OutRecords], Tally]:
+        """A dead letter for each of these records, which end the process: nothing of them is looked at."""
+        refused = [DeadLetter(row=row, reason=Reason.CRASH_LOOP, stage="crashes", error=ERROR) for row in range(len(batch))]
+        tally = Tally(topic=batch.topic, timestamps_ms=batch.timestamps_ms, refused=refused)
+        return [self._dead_letters.encode(batch, refused)], tally

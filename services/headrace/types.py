@@ -161,6 +161,8 @@ class Reason(StrEnum):
     """The event time is before 2000 or after 2100."""
     EVENT_TIME_AHEAD = "EVENT_TIME_AHEAD"
     """The event time is further ahead of the record's timestamp than the source allows (`max_ahead`)."""
+    CRASH_LOOP = "CRASH_LOOP"
+    """The process ended three times while it took this record; it was left out of every feature."""
     MODEL_OUTPUT = "MODEL_OUTPUT"
     """The model gave NaN or infinity for this event, or raised for it; the state has taken the event all the same."""
 

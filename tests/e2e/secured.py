@@ -133,6 +133,7 @@ def worker_rights(app: str, *, predictions: tuple[AclOperation, ...] = (WRITE, D
         (GROUP, app, LITERAL): (READ,),
         (TOPIC, f"{app}.fraud.predictions.v1", LITERAL): predictions,
         (TOPIC, f"{app}.dead-letters.v1", LITERAL): (WRITE, DESCRIBE),
+        (TOPIC, f"{app}.facts.v1", LITERAL): (READ, WRITE),
         (TRANSACTIONAL_ID, f"{app}.", PREFIXED): (WRITE, DESCRIBE),
     }
 

@@ -107,7 +107,9 @@ def asked(command: Command, path: str) -> tuple[int, str]:
         return refused.code, refused.read().decode()
 
 
-def test_an_app_is_planned_applied_served_and_read_with_few_rights(servers: Secured, start: Start, unique_name: str, seed: int) -> None:
+def test_an_app_is_planned_applied_served_and_read_with_few_rights(
+    servers: Secured, start: Start, unique_name: str, seed: int, tmp_path: Path
+) -> None:
     """Each command works with a principal that has the documented rights only, over TLS, and nothing says a password (T60)."""
     app = unique_name
     admin = servers.principal(f"{app}-admin", admin_rights(app))
@@ -137,7 +139,14 @@ def test_an_app_is_planned_applied_served_and_read_with_few_rights(servers: Secu
 
     store = RedisStore(app=app, url=servers.redis, username=REDIS_USER, password=REDIS_PASSWORD, tls=Tls(ca=servers.ca))
     assert store.holder("0") is not None
+    definition = write_app(tmp_path, app)
+    for partition in sources(app):
+        store.drop(partition, [view.fp for view in definition.views_of(definition.sources[0])])
     store.close()
+    again = start(worker, "run", "worker", *APP)
+    wait_until(lambda: bool(again.events()) and asked(again, "/readyz")[0] == 200, what="the state is rebuilt", deadline_s=60)
+    again.process.send_signal(signal.SIGTERM)
+    assert again.wait() == 0, again.errors
 
     tailed = start(reader, "tail", f"{app}.fraud.predictions.v1", "--from-beginning", "--limit", str(EVENTS), "--output", "json")
     assert tailed.wait() == 0, tailed.errors
@@ -159,6 +168,7 @@ def test_the_rights_tried_here_are_those_we_tell_users() -> None:
         "| | group `<app>` | Read |",
         "| `headrace run worker` | sources | Read |",
         "| | predictions, `<app>.dead-letters.v1` | Write, Describe |",
+        "| | `<app>.facts.v1` | Read, Write |",
         "| | transactional ids that begin with `<app>.` | Write, Describe |",
     ):
         assert row in page.splitlines()

@@ -98,7 +98,8 @@ class Trial:
         """What `headrace apply` makes, kept for ever: the records' timestamps are of long ago."""
         forever = {"retention.ms": "-1"}
         names = (self.source, self.app.dead_letters, *(pipeline.predictions for pipeline in self.app.pipelines))
-        self.topics.create([TopicWish(name=name, partitions=self.partitions, settings=forever) for name in names])
+        wishes = [TopicWish(name=name, partitions=self.partitions, settings=forever) for name in names]
+        self.topics.create([*wishes, TopicWish(name=self.app.facts, partitions=1, settings=forever)])
 
     def prepare(self) -> None:
         """Topics, starting offsets, and somebody who watches results and offsets."""
@@ -351,7 +352,7 @@ class Trial:
         found.see(self.seen.results())
         problems = judge(self.app, found, self.models, partitions=self.partitions)
         problems += [violation.text() for violation in self.verified().violations]
-        figures = {**self.figures(found.aborted), "violations": len(problems)}
+        figures = {**self.figures(found.aborted), "condemned": sum(map(len, found.left_out.values())), "violations": len(problems)}
         self._record(figures)
         assert not problems, f"{len(problems)} problems, journal {self.journal.path}\n" + "\n".join(problems[:20])
         return figures

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import replace
 from typing import Any
 
 from headrace import log
@@ -115,7 +116,7 @@ class KillingWorker(Worker):
         assert isinstance(real.sink, KafkaTransactionalSink)
         steps = {step: step for step in ("claim", "read", "apply")}
         wrapped = Wrapped(store, self.killer, steps)
-        return Ports(source=real.source, sink=KillingSink(real.sink, self.killer), store=wrapped)
+        return replace(real, sink=KillingSink(real.sink, self.killer), store=wrapped)
 
 
 def main(death: str, slot: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
+from dataclasses import replace
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -71,7 +72,7 @@ class LossyWorker(Worker):
     def _ports(self, store: RedisStore) -> Ports:
         real = super()._ports(store)
         assert isinstance(real.sink, KafkaTransactionalSink)
-        return Ports(source=real.source, sink=LossySink(real.sink, self.carried_out), store=real.store)
+        return replace(real, sink=LossySink(real.sink, self.carried_out))
 
 
 def main(draw: str, slot: str) -> None:

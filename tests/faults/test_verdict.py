@@ -49,6 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[App, Found]:
             stable_ends=dict.fromkeys(partitions, EVENTS),
             ends=dict.fromkeys(partitions, EVENTS),
             aborted=0,
+            left_out={},
         )
     found.see([(one.topic, one.partition, one.offset, one.key, one.value) for records_ in results.values() for one in records_])
     return app, found

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from headrace.consume.kafka_reader import Isolation, KafkaReader
+from headrace.crashes import condemned_offsets
 from headrace.definition import App
 from headrace.features.redis_store import RedisStore
 from headrace.partitioner import Partitioner
@@ -38,6 +39,8 @@ class Found:
     ends: dict[TopicPartition, int]
     aborted: int
     """Results that `read_uncommitted` sees and `read_committed` does not."""
+    left_out: dict[TopicPartition, list[int]]
+    """The source records that were condemned, by the facts of the app."""
     seen: set[Result] = field(default_factory=set)
     """What a `read_committed` reader saw during the faults."""
     repeated_reads: int = 0
@@ -75,6 +78,7 @@ def collect(app: App, properties: Mapping[str, str], store: RedisStore) -> Found
             stable_ends={partition: committed.log_range(partition).end for partition in everywhere},
             ends={partition: uncommitted.log_range(partition).end for partition in everywhere},
             aborted=seen_by_all - len(dead_letters) - sum(map(len, predictions.values())),
+            left_out=condemned_offsets([record.value for record in committed.records(app.facts)]),
         )
     finally:
         committed.close()
@@ -83,7 +87,7 @@ def collect(app: App, properties: Mapping[str, str], store: RedisStore) -> Found
 
 def judge(app: App, found: Found, models: Mapping[str, Model], *, partitions: int) -> list[str]:
     """Everything that is wrong (I1 to I6 of the test plan)."""
-    audit = Audit(app, models)
+    audit = Audit(app, models, found.left_out)
     for partition, records in found.source.items():
         audit.fold(partition, records, portion=PORTION)
     problems = audit.compare_results(found.predictions, found.dead_letters)

@@ -39,8 +39,9 @@ def violations(seed: int, totals: Counters) -> list[str]:
     world = World(seed=seed)
     try:
         world.run(plain_schedule(seed))
+        found = world.check()
         totals.add(world.counters)
-        return world.check()
+        return found
     finally:
         world.close()
 

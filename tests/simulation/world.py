@@ -24,16 +24,20 @@ import numpy as np
 import headrace as hr
 from headrace.assembly import Executors, Ports, assemble
 from headrace.clock import ManualClock
+from headrace.consume.facts import Facts
+from headrace.crashes import condemned_offsets
+from headrace.decode.decoder import Decoded, Decoder
 from headrace.errors import SlotTaken
 from headrace.features.memory_store import MemoryStore, Snapshot
 from headrace.loop import Loop
-from headrace.memory_log import Fate, MemoryLog, MemorySink, MemorySource
+from headrace.memory_log import Fate, MemoryLog, MemoryReader, MemorySink, MemorySource
 from headrace.parts import Limits, Watch
+from headrace.paths import Paths
 from headrace.predict.scores import Scores
 from headrace.publish.record_sink import CommitResult
 from headrace.takeover import identity_of, is_newer
 from headrace.timeline import Timeline
-from headrace.types import Float64s, Position, Record, TopicPartition
+from headrace.types import Float64s, Position, Record, RecordBatch, TopicPartition
 from tests.audit import Audit
 
 TOPIC, PREDICTIONS = "visits", "visit.predictions"
@@ -41,6 +45,7 @@ PARTITIONS = 2
 SLOTS = 3
 START_MS = 1_700_000_000_000
 SNAPSHOTS = 12
+POISON = b'"poison"'
 
 
 class Visit(hr.Event):
@@ -81,6 +86,19 @@ class SumModel:
     def score(self, values: Float64s) -> Scores:
         """The sum of what is there."""
         return Scores(scores=np.nansum(values, axis=1), refused=[])
+
+
+class CrashingDecoder:
+    """A decoder in native code: one record in the log takes the process with it."""
+
+    def __init__(self, inner: Decoder, process: Process) -> None:
+        self._inner, self._process = inner, process
+
+    def decode(self, records: RecordBatch) -> Decoded:
+        """Decode, or die."""
+        if any(value and POISON in value for value in records.values):
+            self._process.world.crash(self._process)
+        return self._inner.decode(records)
 
 
 class Task(greenlet.greenlet):
@@ -218,6 +236,8 @@ class Counters:
 
     steps: int = 0
     kills: int = 0
+    crashes: int = 0
+    condemned: int = 0
     rebalances: int = 0
     aborted: int = 0
     unknown: int = 0
@@ -246,6 +266,8 @@ def make_records(seed: int, count: int) -> list[tuple[int, bytes, bytes, int]]:
         value = json.dumps({"who": f"e{entity}", "at": at_ms, "seq": seq}).encode()
         if draw.random() < 0.05:
             value = b"{"
+        elif seq == count // 3 and seed % 4 == 0:
+            value = value[:-1] + b', "x": ' + POISON + b"}"
         answer.append((entity % PARTITIONS, f"e{entity}".encode(), value, now_ms))
     return answer
 
@@ -261,6 +283,7 @@ class World:
         self.log.create_topic(TOPIC, PARTITIONS)
         self.log.create_topic(PREDICTIONS, PARTITIONS)
         self.log.create_topic(app.dead_letters, PARTITIONS)
+        self.log.create_topic(app.facts, 1)
         self.store = MemoryStore(pause=self._before_store)
         self.snapshots: list[Snapshot] = []
         self.problems: list[str] = []
@@ -289,12 +312,13 @@ class World:
 
     def assemble(self, process: Process) -> Loop:
         """The real loop on this world's ports."""
-        return assemble(
+        loop = assemble(
             app,
             ports=Ports(
                 source=process.source,
                 sink=MemorySink(self.log, transactional_id=f"{app.name}.{process.slot}", pause=self.pause),
                 store=self.store,
+                facts=Facts(app.facts, lambda: MemoryReader(self.log), process.source.written_end),
             ),
             models={"visit": SumModel()},
             clock=self.clock,
@@ -311,6 +335,10 @@ class World:
             limits=self._limits,
             taken_by=lambda: self._taken_by(process),
         )
+        assert isinstance(loop._path, Paths)
+        for path in loop._path._paths.values():
+            path._decoder = CrashingDecoder(path._decoder, process)  # type: ignore[assignment]
+        return loop
 
     def _taken_by(self, process: Process) -> str | None:
         """As `apps.worker` asks: a store that was set back names somebody older."""
@@ -472,6 +500,18 @@ class World:
         self.slots[slot] = self.start(slot)
         self.counters.kills += 1
 
+    def crash(self, process: Process) -> None:
+        """A process ends itself; a new one starts in its slot, if it was not replaced already. Never returns."""
+        process.dead = True
+        members = self.log.group(app.name).members
+        if process.source.member_id in members:
+            self.log.group(app.name).evict(process.source.member_id)
+        if self.slots[process.slot] is process:
+            self.slots[process.slot] = self.start(process.slot)
+        self.counters.crashes += 1
+        self.hub.switch()
+        raise Killed
+
     def _twin(self, draw: random.Random) -> None:
         """A second process with a slot that is taken: the older one must give way."""
         slot = draw.randrange(SLOTS)
@@ -550,7 +590,8 @@ class World:
         """Everything that is wrong; empty when the promise was kept."""
         found = list(self.problems)
         group = self.log.group(app.name)
-        audit = Audit(app)
+        audit = Audit(app, left_out=condemned_offsets([record.value for record in self.log.read(TopicPartition(app.facts, 0))]))
+        self.counters.condemned += sum(map(len, audit.left_out.values()))
         for partition in self.partitions:
             audit.fold(partition, self.log.read(partition))
             committed, head = group.offsets[partition].offset, self.store.head(partition, recent.fp)

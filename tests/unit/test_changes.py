@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import headrace as hr
-from headrace.changes import changes, definitions_fact, facts_topic, last_applied, topic_names
+from headrace.changes import changes, definitions_fact, last_applied, topic_names
 from headrace.types import TopicPartition
 
 
@@ -25,7 +25,7 @@ def app_with(*features: object) -> hr.App:
 
 
 BEFORE = app_with(hr.count(over="1h"), hr.sum("spent", over="1h"))
-EVERYTHING = {"visits.v1": 3, "buyers.v1": 3, "shop.dead-letters.v1": 3, facts_topic("shop"): 1}
+EVERYTHING = {"visits.v1": 3, "buyers.v1": 3, "shop.dead-letters.v1": 3, "shop.facts.v1": 1}
 COMMITTED = {TopicPartition("visits.v1", number): True for number in range(3)}
 APPLIED = last_applied([definitions_fact(BEFORE)])
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import partial
 from typing import TypeVar
 
-from headrace.changes import Changes, changes, definitions_fact, facts_topic, last_applied, starts_fact, topic_names
+from headrace.changes import Changes, changes, definitions_fact, last_applied, starts_fact, topic_names
 from headrace.consume.kafka_reader import KafkaReader
 from headrace.definition import App
 from headrace.errors import TransientError
@@ -56,7 +56,7 @@ class Cluster:
         found = {name: None if topic is None else topic.partitions for name, topic in there.items()}
         partitions = [TopicPartition(source.topic, number) for source in self._app.sources for number in range(found[source.topic] or 0)]
         offsets = _insist(lambda: self._topics.group_offsets(self._app.name, partitions)) if partitions else {}
-        facts = facts_topic(self._app.name)
+        facts = self._app.facts
         return changes(
             self._app,
             found=found,
@@ -96,7 +96,7 @@ class Cluster:
     def _remember(self, key: bytes, value: bytes) -> None:
         """Write a fact."""
         sink = KafkaAtLeastOnceSink(self._properties, name=f"{self._app.name}.apply", commit_offsets=lambda _, __: True)
-        fact = OutRecords(topic=facts_topic(self._app.name), keys=[key], values=[value], headers=[[]], timestamps_ms=[0])
+        fact = OutRecords(topic=self._app.facts, keys=[key], values=[value], headers=[[]], timestamps_ms=[0])
         try:
             sink.open()
             sink.begin()

@@ -24,6 +24,8 @@ from headrace.apps.health import Health, HealthServer, Progress
 from headrace.assembly import Executors, Ports, assemble, load_models, thread_executors
 from headrace.assignment import Assignment
 from headrace.clock import Clock, SystemClock
+from headrace.consume.facts import Facts
+from headrace.consume.kafka_reader import KafkaReader
 from headrace.consume.kafka_source import KafkaSource
 from headrace.definition import App
 from headrace.errors import HeadraceError, SlotTaken, TransientError
@@ -149,7 +151,8 @@ class Worker:
 
         That happens when the answer to a join is lost with its broker: the group knows us by a member id that we were never told.
         """
-        self._loop = self._assemble(self._ports(store), executors)
+        ports = self._ports(store)
+        self._loop = self._assemble(ports, executors)
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -160,6 +163,8 @@ class Worker:
             if self._somebody_came(store):
                 raise
             return False
+        finally:
+            executors.claims.submit(ports.facts.close)
         return True
 
     def _somebody_came(self, store: RedisStore) -> bool:
@@ -216,7 +221,8 @@ class Worker:
             sink = KafkaTransactionalSink(producer, transactional_id=name, say=self._once)
         else:
             sink = KafkaAtLeastOnceSink(producer, name=name, commit_offsets=source.commit)
-        return Ports(source=source, sink=sink, store=store)
+        facts = Facts(self._app.facts, partial(KafkaReader, kafka_properties(self._settings)), source.written_end)
+        return Ports(source=source, sink=sink, store=store, facts=facts)
 
     def _assemble(self, ports: Ports, executors: Executors) -> Loop:
         worker = self._settings.worker

@@ -64,6 +64,11 @@ class KafkaQuestions:
         doing = f"asking how far {partition.topic}-{partition.partition} reaches"
         return LogRange(start=answer(first, doing).offset, end=answer(last, doing).offset)
 
+    def written_end(self, partition: TopicPartition) -> int:
+        """The end, pending transactions included."""
+        doing = f"asking how far {partition.topic}-{partition.partition} is written"
+        return answer(self._ask_offset(partition, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED), doing).offset
+
     def offset_at(self, partition: TopicPartition, time_ms: int) -> int | None:
         """The first offset below the last stable one with a timestamp of at least `time_ms`; markers and aborted records count too."""
         doing = f"asking for an offset by time in {partition.topic}-{partition.partition}"
@@ -78,9 +83,11 @@ class KafkaQuestions:
         """Descriptions of topics, to come."""
         return self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=ANSWER_S)
 
-    def _ask_offset(self, partition: TopicPartition, spec: OffsetSpec) -> Future[ListOffsetsResultInfo]:
+    def _ask_offset(
+        self, partition: TopicPartition, spec: OffsetSpec, isolation: IsolationLevel = IsolationLevel.READ_COMMITTED
+    ) -> Future[ListOffsetsResultInfo]:
         name = KafkaPartition(*partition)
-        return self._admin.list_offsets({name: spec}, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWER_S)[name]
+        return self._admin.list_offsets({name: spec}, isolation_level=isolation, request_timeout=ANSWER_S)[name]
 
 
 class TopicWatch:

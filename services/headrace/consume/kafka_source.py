@@ -170,6 +170,10 @@ class KafkaSource:
         """The oldest kept offset and the last stable one."""
         return self._questions.log_range(partition)
 
+    def written_end(self, partition: TopicPartition) -> int:
+        """The end of a partition, pending transactions included."""
+        return self._questions.written_end(partition)
+
     def offset_at(self, partition: TopicPartition, time_ms: int) -> int | None:
         """The first offset with a timestamp of at least `time_ms`."""
         return self._questions.offset_at(partition, time_ms)

@@ -1,7 +1,7 @@
 """The port through which records come in: a member of a consumer group that reads committed records only.
 
-One thread calls everything but `committed`, `log_range`, `offset_at` and `topic_id`, which may be called from another thread at the
-same time. Listener methods run inside `poll` and `close`, nowhere else, on the calling thread.
+One thread calls everything but `committed`, `log_range`, `written_end`, `offset_at` and `topic_id`, which may be called from another
+thread at the same time. Listener methods run inside `poll` and `close`, nowhere else, on the calling thread.
 """
 
 from __future__ import annotations
@@ -67,6 +67,9 @@ class RecordSource(Protocol):
 
     def log_range(self, partition: TopicPartition) -> LogRange:
         """The oldest kept offset and the last stable offset, asked of the broker now."""
+
+    def written_end(self, partition: TopicPartition) -> int:
+        """The end of a partition of any topic, pending transactions included."""
 
     def offset_at(self, partition: TopicPartition, time_ms: int) -> int | None:
         """The first offset below the last stable one whose timestamp is at least `time_ms`; None when there is none.

@@ -50,14 +50,15 @@ class Snapshot:
 
     cells: _Cells
     holders: dict[str, str]
+    notes: dict[TopicPartition, bytes]
 
 
 class MemoryStore:
     """The state store in memory.
 
-    `pause(step)` is called before each atomic step ("claim", "read", "scan", "apply", "reset", "drop") and `after(step)` once it is done,
-    before its answer goes out: what they raise reaches the caller, from `after` as a reply that was lost. While `away` is true every call
-    raises `TransientError` and does nothing. Safe to call from several threads.
+    `pause(step)` is called before each atomic step ("claim", "read", "scan", "apply", "reset", "note", "drop") and `after(step)` once it is
+    done, before its answer goes out: what they raise reaches the caller, from `after` as a reply that was lost. While `away` is true every
+    call raises `TransientError` and does nothing. Safe to call from several threads.
     """
 
     def __init__(self, *, pause: Callable[[str], None] = _go_on, after: Callable[[str], None] = _go_on) -> None:
@@ -66,6 +67,7 @@ class MemoryStore:
         self.away = False
         self._cells: _Cells = {}
         self._holders: dict[str, str] = {}
+        self._notes: dict[TopicPartition, bytes] = {}
         self._lock = threading.Lock()
 
     # The port.
@@ -80,6 +82,7 @@ class MemoryStore:
             answer = Claim(
                 heads={view: cell.head() for view, cell in cells.items()},
                 topic_id=one_topic_id(cell.topic_id for cell in cells.values()),
+                note=self._notes.get(partition),
             )
         self.after("claim")
         return answer
@@ -129,12 +132,27 @@ class MemoryStore:
         return answer
 
     def drop(self, partition: TopicPartition, views: Sequence[str]) -> None:
-        """Forget all of some views: states, offset, owner."""
+        """Forget all of some views: states, offset, owner, and the partition's note."""
         self._enter("drop")
         with self._lock:
+            self._notes.pop(partition, None)
             for view in views:
                 self._cells.pop((partition, view), None)
         self.after("drop")
+
+    def note(self, partition: TopicPartition, views: Sequence[str], owner: bytes, note: bytes | None) -> ApplyResult:
+        """Leave a note for whoever claims the partition next; None takes it away. OK or FENCED."""
+        self._enter("note")
+        with self._lock:
+            if not self._owned(partition, views, owner):
+                answer = ApplyResult.FENCED
+            else:
+                self._notes.pop(partition, None)
+                if note is not None:
+                    self._notes[partition] = note
+                answer = ApplyResult.OK
+        self.after("note")
+        return answer
 
     def announce(self, slot: str, identity: str) -> None:
         """Write down who runs a slot, over whoever was there."""
@@ -159,19 +177,23 @@ class MemoryStore:
     def snapshot(self) -> Snapshot:
         """Everything held now; later changes do not reach it."""
         with self._lock:
-            return Snapshot(cells={key: cell.copy() for key, cell in self._cells.items()}, holders=dict(self._holders))
+            return Snapshot(
+                cells={key: cell.copy() for key, cell in self._cells.items()}, holders=dict(self._holders), notes=dict(self._notes)
+            )
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a snapshot, as a server does that starts from an old dump."""
         with self._lock:
             self._cells = {key: cell.copy() for key, cell in snapshot.cells.items()}
             self._holders = dict(snapshot.holders)
+            self._notes = dict(snapshot.notes)
 
     def flush(self) -> None:
         """Forget everything: states, offsets, owners."""
         with self._lock:
             self._cells = {}
             self._holders = {}
+            self._notes = {}
 
     def head(self, partition: TopicPartition, view: str) -> ViewHead:
         """Where one view of a partition stands: for tests and `verify`."""

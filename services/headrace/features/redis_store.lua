@@ -4,20 +4,36 @@
 
 -- script: claim
 -- Makes somebody the only owner of a partition.
--- KEYS: the `m` hash of each view. ARGV: owner, layout version.
--- Answers {1, {off, wm, tid} of each view}, or {0, version} when a state has another layout: then nothing was written.
-for _, m in ipairs(KEYS) do
-  local version = redis.call('HGET', m, 'v')
+-- KEYS: the note of the partition, then the `m` hash of each view. ARGV: owner, layout version.
+-- Answers {1, {note, {off, wm, tid} of each view}}, or {0, version} when a state has another layout: then nothing was written.
+for i = 2, #KEYS do
+  local version = redis.call('HGET', KEYS[i], 'v')
   if version and version ~= ARGV[2] then
     return {0, version}
   end
 end
-local heads = {}
-for i, m in ipairs(KEYS) do
-  redis.call('HSET', m, 'own', ARGV[1], 'v', ARGV[2])
-  heads[i] = redis.call('HMGET', m, 'off', 'wm', 'tid')
+local found = {redis.call('GET', KEYS[1]) or ''}
+for i = 2, #KEYS do
+  redis.call('HSET', KEYS[i], 'own', ARGV[1], 'v', ARGV[2])
+  found[i] = redis.call('HMGET', KEYS[i], 'off', 'wm', 'tid')
 end
-return {1, heads}
+return {1, found}
+
+-- script: note
+-- Leaves a note for the next owner of a partition, or takes it away.
+-- KEYS: the note, then the `m` hash of each view. ARGV: owner, the note or nothing.
+-- Answers 1, or 0 when another owner has claimed the partition.
+for i = 2, #KEYS do
+  if redis.call('HGET', KEYS[i], 'own') ~= ARGV[1] then
+    return 0
+  end
+end
+if ARGV[2] == '' then
+  redis.call('DEL', KEYS[1])
+else
+  redis.call('SET', KEYS[1], ARGV[2])
+end
+return 1
 
 -- script: reset
 -- Drops the states of some views and lets them stand at a start, all or none.

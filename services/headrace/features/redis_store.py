@@ -9,13 +9,14 @@ on a cluster too:
                                                  v     version of this layout
                                                  tid   id of the topic the states were made from
     hr:{<app>.<topic>.<partition>}:<view>:s      entity key -> packed state
+    hr:{<app>.<topic>.<partition>}:note          what the owner notes for the next one (`crashes.py`)
     hr:{<app>}:slot:<slot>                       who runs a slot
 
 `apply` is WATCH, HMGET of owner and offset, then MULTI: HSET in blocks, HDEL, the new offset, EXEC. Whoever claims or writes in
 between touches `m`, so EXEC does nothing. Measured on 4,096 states of 400 bytes, that costs the server half of what a script with
 the same check costs (1.0 against 2.0 us a state: a script turns every argument into a Lua string and back). `read` is HMGETs between
 WATCH and an empty MULTI that says whether `m` was touched meanwhile: as cheap, and a server that is out of memory still answers, which
-refuses even reads inside of MULTI. `claim` and `reset` are rare and are scripts (redis_store.lua).
+refuses even reads inside of MULTI. `claim`, `reset` and `note` are rare and are scripts (redis_store.lua).
 
 A transaction that a dead client left half sent is dropped by the server; in an AOF that was cut it is dropped by the reader. So
 offset and states of all views of a partition always agree.
@@ -70,15 +71,19 @@ class RedisStore:
     def claim(self, partition: TopicPartition, views: Sequence[str], owner: bytes) -> Claim:
         """Make `owner` the only one whose writes are taken; says where the views stand."""
         tag = _tag(self._app, partition)
-        command = ("claim", [_meta(tag, view) for view in views], [owner, LAYOUT])
+        command = ("claim", [_note(tag), *(_meta(tag, view) for view in views)], [owner, LAYOUT])
         taken, answer = self._server.converse(tag, lambda conversation: _script(conversation, *command))
         if not taken:
             raise StoreRefused(
                 f"the state of {partition.topic} [{partition.partition}] in Redis has layout {answer.decode()}, this version knows "
                 f"{LAYOUT.decode()}: run the version of headrace that wrote it, or delete the keys of the app to rebuild its state"
             )
-        heads = {view: _head(offset, watermark) for view, (offset, watermark, _) in zip(views, answer, strict=True)}
-        return Claim(heads=heads, topic_id=one_topic_id(topic_id and topic_id.decode() for _, _, topic_id in answer))
+        note, *found = answer
+        return Claim(
+            heads={view: _head(offset, watermark) for view, (offset, watermark, _) in zip(views, found, strict=True)},
+            topic_id=one_topic_id(topic_id and topic_id.decode() for _, _, topic_id in found),
+            note=note or None,
+        )
 
     def read(self, partition: TopicPartition, views: Sequence[str], keys: Sequence[bytes]) -> StoredStates:
         """The states of some entities, with owner and heads of the same instant."""
@@ -123,11 +128,17 @@ class RedisStore:
         return ApplyResult.OK if done else ApplyResult.FENCED
 
     def drop(self, partition: TopicPartition, views: Sequence[str]) -> None:
-        """Forget all of some views: states, offset, owner."""
+        """Forget all of some views: states, offset, owner, and the partition's note."""
         tag = _tag(self._app, partition)
-        keys = [key for view in views for key in (_meta(tag, view), _states(tag, view))]
-        if keys:
-            self._server.converse(tag, partial(Conversation.one, command=packed(b"UNLINK", *keys)))
+        keys = [_note(tag), *(key for view in views for key in (_meta(tag, view), _states(tag, view)))]
+        self._server.converse(tag, partial(Conversation.one, command=packed(b"UNLINK", *keys)))
+
+    def note(self, partition: TopicPartition, views: Sequence[str], owner: bytes, note: bytes | None) -> ApplyResult:
+        """Leave a note for whoever claims the partition next; None takes it away. OK or FENCED."""
+        tag = _tag(self._app, partition)
+        keys = [_note(tag), *(_meta(tag, view) for view in views)]
+        done = self._server.converse(tag, lambda conversation: _script(conversation, "note", keys, [owner, note or b""]))
+        return ApplyResult.OK if done else ApplyResult.FENCED
 
     def announce(self, slot: str, identity: str) -> None:
         """Write down who runs a slot, over whoever was there."""
@@ -191,6 +202,10 @@ def _meta(tag: bytes, view: str) -> bytes:
 
 def _states(tag: bytes, view: str) -> bytes:
     return b"hr:{%b}:%b:s" % (tag, view.encode())
+
+
+def _note(tag: bytes) -> bytes:
+    return b"hr:{%b}:note" % tag
 
 
 def _head(offset: bytes | None, watermark: bytes | None) -> ViewHead:

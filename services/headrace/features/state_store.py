@@ -26,13 +26,15 @@ class ApplyResult(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """An answer of `claim`: where each view stands, and the id of the source topic the states were made from (None: no state yet).
+    """An answer of `claim`: where each view stands, the id of the source topic the states were made from (None: no state yet), and what
+    an owner noted last.
 
     Views made from different topics give their ids joined by `|`, which is no topic's id.
     """
 
     heads: Mapping[str, ViewHead]
     topic_id: str | None
+    note: bytes | None = None
 
 
 def one_owner(owners: Iterable[bytes | None]) -> bytes | None:
@@ -74,7 +76,12 @@ class StateStore(Protocol):
         """
 
     def drop(self, partition: TopicPartition, views: Sequence[str]) -> None:
-        """Forget all of some views: states, offset, owner. Whoever owns the partition is fenced, claims it again and rebuilds them."""
+        """Forget all of some views: states, offset, owner, and the partition's note. Whoever owns the partition is fenced, claims it again
+        and rebuilds them.
+        """
+
+    def note(self, partition: TopicPartition, views: Sequence[str], owner: bytes, note: bytes | None) -> ApplyResult:
+        """Leave a note for whoever claims the partition next, over the one that was there; None takes it away. OK or FENCED."""
 
     def announce(self, slot: str, identity: str) -> None:
         """Write down who runs a slot (host and pid), over whoever was there."""

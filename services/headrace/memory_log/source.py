@@ -5,7 +5,7 @@ the middle of a drain, with records of the revoked partition already in it. With
 between, and a poll takes everything at once.
 
 Steps, in the order of a poll: "heartbeat" (lost: no news of the group this time), "fetch", "drain" (a heartbeat again, in the middle), and
-the questions "committed", "log_range", "offset_at", "topic_id" (lost: `TransientError`).
+the questions "committed", "log_range", "written_end", "offset_at", "topic_id" (lost: `TransientError`).
 """
 
 from __future__ import annotations
@@ -135,6 +135,10 @@ class MemorySource:
     def log_range(self, partition: TopicPartition) -> LogRange:
         """The oldest kept offset and the last stable one."""
         return self._ask("log_range", lambda: self._log.log_range(partition))
+
+    def written_end(self, partition: TopicPartition) -> int:
+        """The end of a partition, pending transactions included."""
+        return self._ask("written_end", lambda: self._log.end_offset(partition))
 
     def offset_at(self, partition: TopicPartition, time_ms: int) -> int | None:
         """The first offset with a timestamp of at least `time_ms`."""

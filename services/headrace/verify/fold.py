@@ -6,13 +6,14 @@ log. It is the worker's own decoder, fold, scorer and encoder, whose laws have t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from headrace.assembly import source_path
 from headrace.clock import ManualClock
+from headrace.crashes import rows_at
 from headrace.definition import App
 from headrace.parts import Limits
 from headrace.predict.scores import Model
@@ -36,10 +37,12 @@ class SourceFold:
         models: Mapping[str, Model],
         shelf: Shelf,
         starts: Mapping[TopicPartition, int],
+        left_out: Mapping[TopicPartition, Sequence[int]],
         headers: HeaderPolicy,
         limits: Limits,
     ) -> None:
-        self._shelf = shelf
+        """`left_out`: the offsets that were condemned (`crashes.py`)."""
+        self._shelf, self._left_out = shelf, left_out
         self._clock = ManualClock(0)
         self._path = source_path(
             app,
@@ -57,17 +60,24 @@ class SourceFold:
 
     def results(self, batch: RecordBatch) -> Iterator[tuple[OutRecords, Int64s]]:
         """What the next records lead to: records for a result topic, and of predictions the rows of their source records in the batch."""
-        outputs, tally = self._path.score(batch, Timeline(self._clock.monotonic_ns))
         for number in set(batch.partitions.tolist()):
             last = int(batch.offsets[batch.partitions == number][-1])
             self._ends[TopicPartition(batch.topic, number)] = last + 1
+        out = rows_at(batch, self._left_out)
+        if out.any():
+            (letters,), _ = self._path.refuse(batch.select(np.flatnonzero(out)))
+            yield letters, np.empty(0, dtype=np.int64)
+        kept = np.flatnonzero(~out)
+        if not len(kept):
+            return
+        outputs, tally = self._path.score(batch if len(kept) == len(batch) else batch.select(kept), Timeline(self._clock.monotonic_ns))
         if self._path.states.touched() > RESIDENT // 2:
             self.store()
         by_topic = {scorer.pipeline.predictions: scorer.model.name for scorer in self._path.scorers}
         for records in outputs:
             model = by_topic.get(records.topic)
             without = [letter.row for letter in tally.refused if letter.model in (None, model)]
-            yield records, np.delete(np.arange(len(batch)), without)
+            yield records, np.delete(kept, without)
 
     def store(self) -> None:
         """Bring the shelf up to what was folded."""

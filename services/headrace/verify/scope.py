@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from headrace.changes import facts_topic, starting_offsets
+from headrace.changes import starting_offsets
+from headrace.consume.facts import Facts
 from headrace.consume.record_reader import RecordReader
+from headrace.crashes import condemned_offsets
 from headrace.definition import App
-from headrace.errors import FatalError, TransientError
+from headrace.errors import FatalError, TransientError, UnstableOffsets
 from headrace.paths import span_ms
 from headrace.types import Position, Record, TopicPartition
 from headrace.verify.findings import Site
@@ -37,6 +39,8 @@ class Scope:
     """The stable ends of result partitions before the group's offsets were taken."""
     until: dict[TopicPartition, int] = field(default_factory=dict)
     """Their ends after that."""
+    left_out: dict[TopicPartition, list[int]] = field(default_factory=dict)
+    """Source records that were condemned (`crashes.py`): dead letters that no fold takes."""
     open: dict[TopicPartition, int] = field(default_factory=dict)
     """Result partitions in which a transaction stays open, and from where."""
 
@@ -79,7 +83,8 @@ def scope_of(app: App, subject: Subject, from_ms: int | None, to_ms: int | None,
         until = {name: subject.written_end(name) for name in results}
         still_open = _wait_for_ends(reader, subject, until)
         scope = Scope(partitions=partitions, committed=committed, before=before, until={**until, **still_open}, open=still_open)
-        began = _began(app, reader)
+        facts = _facts(app, subject)
+        began, scope.left_out = starting_offsets(facts), condemned_offsets(facts)
         for source in app.sources:
             span = span_ms(source, app.views_of(source))
             for name in partitions[source.topic]:
@@ -125,12 +130,20 @@ def _first_time_ms(reader: RecordReader, name: TopicPartition, start: int, end: 
     return None
 
 
-def _began(app: App, reader: RecordReader) -> Mapping[TopicPartition, int]:
-    """The offsets the app began at, as `headrace apply` wrote them down; none where it did not."""
-    if not reader.exists(facts_topic(app.name)):
-        return {}
-    starts = {name: reader.log_range(name).start for name in reader.partitions(facts_topic(app.name))}
-    return starting_offsets([value for batch in reader.batches(starts) for value in batch.values])
+def _facts(app: App, subject: Subject) -> Sequence[bytes | None]:
+    """The facts of the app: where it began, as `headrace apply` wrote it down, and what was condemned."""
+    facts = Facts(app.facts, subject.reader, subject.written_end)
+    deadline_ms = subject.now_ms() + PENDING_MS
+    try:
+        while True:
+            try:
+                return facts()
+            except UnstableOffsets:
+                if subject.now_ms() > deadline_ms:
+                    raise
+                subject.pause(LOOK_MS)
+    finally:
+        facts.close()
 
 
 def _committed(app: App, subject: Subject, name: TopicPartition) -> Position:

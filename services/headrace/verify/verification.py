@@ -95,6 +95,7 @@ class Verification:
                     models=self._models,
                     shelf=shelf,
                     starts={name: start for name, start in scope.starts.items() if name.topic == source.topic},
+                    left_out=scope.left_out,
                     headers=self._headers,
                     limits=self._limits,
                 )

@@ -265,7 +265,7 @@ def test_offsets_are_found_by_time(kit: Kit) -> None:
 
 
 def test_the_range_of_a_log_follows_retention_and_commits(kit: Kit) -> None:
-    """`log_range` gives the oldest kept offset and the last stable one."""
+    """`log_range` gives the oldest kept offset and the last stable one, `written_end` counts what is pending."""
     topic = kit.topic()
     partition = TopicPartition(topic, 0)
     source = kit.settled(kit.name("group"), [topic]).source
@@ -273,6 +273,9 @@ def test_the_range_of_a_log_follows_retention_and_commits(kit: Kit) -> None:
     kit.append(partition, numbered(20))
     kit.delete_before(partition, 5)
     assert (source.log_range(partition).start, source.log_range(partition).end) == (5, 20)
+    kit.leave_pending(kit.name("tx"), out(topic, numbered(3)), {}, source)
+    wait_for("the pending records to arrive", lambda: source.written_end(partition) == 23)
+    assert source.log_range(partition).end == 20
 
 
 def test_keys_land_where_murmur2_puts_them(kit: Kit) -> None:

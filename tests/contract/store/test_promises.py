@@ -297,6 +297,31 @@ def test_a_read_sees_one_instant(subject: Subject, app: str) -> None:
         written.result()
 
 
+def test_a_note_waits_for_the_next_owner(store: StateStore) -> None:
+    """Each claim finds the last note; it is taken away by None and by a drop, and another partition has its own."""
+    assert store.claim(P0, ["view"], b"first").note is None
+    assert store.note(P0, ["view"], b"first", b"one") is ApplyResult.OK
+    assert store.note(P0, ["view"], b"first", bytes(range(256))) is ApplyResult.OK
+    assert store.claim(P1, ["view"], b"first").note is None
+    assert store.claim(P0, ["view"], b"second").note == bytes(range(256))
+    assert store.claim(P0, ["view"], b"third").note == bytes(range(256))
+    assert store.note(P0, ["view"], b"third", None) is ApplyResult.OK
+    assert store.claim(P0, ["view"], b"fourth").note is None
+    assert store.note(P0, ["view"], b"fourth", b"two") is ApplyResult.OK
+    store.drop(P0, ["view"])
+    assert store.claim(P0, ["view"], b"fifth").note is None
+
+
+def test_only_the_owner_leaves_a_note(store: StateStore) -> None:
+    """Who was fenced writes nothing and takes nothing away."""
+    store.claim(P0, ["view", "other"], b"old")
+    store.note(P0, ["view", "other"], b"old", b"mine")
+    store.claim(P0, ["view", "other"], b"new")
+    assert store.note(P0, ["view", "other"], b"old", b"zombie") is ApplyResult.FENCED
+    assert store.note(P0, ["view", "other"], b"old", None) is ApplyResult.FENCED
+    assert store.claim(P0, ["view", "other"], b"newer").note == b"mine"
+
+
 def test_a_slot_knows_its_last_holder(store: StateStore) -> None:
     """Whoever announces a slot last holds it; slots do not meet."""
     assert store.holder("0") is None

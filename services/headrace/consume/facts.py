@@ -1,0 +1,44 @@
+"""The facts of an app: what is true of its log and not a function of it. One partition, kept for ever, read on whenever asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from headrace.consume.record_reader import RecordReader
+from headrace.errors import UnstableOffsets
+from headrace.types import TopicPartition
+
+
+class Facts:
+    """The values of the facts topic, from its start. One thread at a time."""
+
+    def __init__(self, topic: str, open_reader: Callable[[], RecordReader], written_end: Callable[[TopicPartition], int]) -> None:
+        """`written_end` is the end of a partition, pending transactions included: what stands below it may be committed already, although
+        the broker of this topic has not heard so yet.
+        """
+        self._partition = TopicPartition(topic, 0)
+        self._open, self._written_end = open_reader, written_end
+        self._reader: RecordReader | None = None
+        self._values: list[bytes | None] = []
+        self._end = 0
+
+    def __call__(self) -> Sequence[bytes | None]:
+        """All of them. Raises `UnstableOffsets` while a transaction that wrote facts is pending, `TransientError`, `BrokerRefused`."""
+        self._reader = self._reader or self._open()
+        if not self._reader.exists(self._partition.topic):
+            return self._values
+        end = self._written_end(self._partition)
+        if end > self._end:
+            log = self._reader.log_range(self._partition)
+            if log.end < end:
+                raise UnstableOffsets(f"{self._partition.topic}: a pending transaction has written facts")
+            for batch in self._reader.batches({self._partition: max(self._end, log.start)}, {self._partition: end}):
+                self._values += batch.values
+                self._end = int(batch.offsets[-1]) + 1
+            self._end = end
+        return self._values
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._reader is not None:
+            self._reader.close()
