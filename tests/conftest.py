@@ -27,7 +27,7 @@ from tests import fault_report
 
 KEPT = {"CI", "HOME", "JAVA_HOME", "LANG", "NUMBA_CACHE_DIR", "PATH", "TMPDIR", "USER", "VIRTUAL_ENV", "XDG_CACHE_HOME"}
 KEPT_PREFIXES = ("HYPOTHESIS_", "LC_", "PYTEST_", "PYTHON")
-WITHOUT_SOCKETS = ("unit", "laws", "simulation")
+WITHOUT_SOCKETS = ("unit", "laws", "simulation", "fuzz")
 RUN_FOLDER = "headrace-tests-"
 
 ON_CI = os.environ.get("CI") == "true"
@@ -37,7 +37,8 @@ hypothesis.settings.load_profile("headrace")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --seed and --fault-report."""
+    """Add --seed, --fault-report and --fuzz-seconds."""
+    parser.addoption("--fuzz-seconds", type=int, default=120, help="how long T52 fuzzes (before a release: 600)")
     parser.addoption("--fault-report", type=Path, default=None, help="write faults.json and faults.md into this folder")
     parser.addoption("--seed", type=int, default=None, help="the seed of every random test, as printed by the run to be repeated")
 
