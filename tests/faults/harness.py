@@ -28,11 +28,12 @@ from headrace.publish.kafka_topics import KafkaTopics, TopicWish
 from headrace.types import Position, TopicPartition
 from headrace.verify.deployment import deployment
 from headrace.verify.findings import Findings
+from headrace.verify.journal import MID_BATCH
 from headrace.verify.verification import Verification, Wishes
 from tests.faults.app import Sent, records, write_app
 from tests.faults.processes import RUN_WORKER, Journal, WorkerProcess
 from tests.faults.traffic import Loader, Pace, Progress, Seen
-from tests.faults.verdict import collect, judge
+from tests.faults.verdict import collect, heard, judge
 
 Figures = dict[str, Any]
 SETTLED_S = 0.1
@@ -43,7 +44,7 @@ class Moment(Enum):
     """When a worker is killed."""
 
     ANY = "anywhere"
-    IN_TRANSACTION = "between its results and their commit"
+    IN_TRANSACTION = MID_BATCH
     BEFORE_STORE = "between a commit and the store"
 
 
@@ -339,6 +340,7 @@ class Trial:
         for worker in running:
             self.wait(lambda: worker.exit_code is not None, f"worker {worker.number} ends after SIGTERM", 30)  # noqa: B023 - waited for at once
             assert worker.exit_code == 0, worker.last_words()
+            worker.gone()
 
     def verdict(self) -> Figures:
         """Stop everybody, compare everything; the figures of the run. Fails with all that is wrong (its first twenty)."""
@@ -352,6 +354,7 @@ class Trial:
         found.see(self.seen.results())
         problems = judge(self.app, found, self.models, partitions=self.partitions)
         problems += [violation.text() for violation in self.verified().violations]
+        problems += heard(self.app, self.properties, self._store, self.seen.lines(), self.journal.path)
         figures = {**self.figures(found.aborted), "condemned": sum(map(len, found.left_out.values())), "violations": len(problems)}
         self._record(figures)
         assert not problems, f"{len(problems)} problems, journal {self.journal.path}\n" + "\n".join(problems[:20])

@@ -41,8 +41,7 @@ class WorkerProcess:
     ) -> None:
         self.number, self.slot = number, slot
         self.log = folder / f"worker-{number}.log"
-        self.ending = False
-        """Whether the test has asked for its end."""
+        self._ending = False
         self.killed_s: float | None = None
         self.peak_mb = 0.0
         self.begun_s = time.time()
@@ -64,7 +63,18 @@ class WorkerProcess:
         # The next run ends what is left of a dead one, by this.
         self._record = folder / f"worker-{number}.json"
         self._record.write_text(json.dumps({"pid": self.pid, "started": _started(self.pid)}), encoding="utf-8")
-        journal.note("start", worker=number, slot=slot, pid=self.pid, command=command)
+        journal.note("start", worker=number, slot=slot, pid=self.pid, command=command, log=self.log)
+
+    @property
+    def ending(self) -> bool:
+        """Whether the test has asked for its end."""
+        return self._ending
+
+    @ending.setter
+    def ending(self, asked: bool) -> None:
+        if asked and not self._ending:
+            self._journal.note("ending", worker=self.number)
+        self._ending = asked
 
     @property
     def exit_code(self) -> int | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from confluent_kafka import KafkaError, Message, Producer
 
+from headrace.cli.tail import line
 from headrace.consume.kafka_reader import Isolation, KafkaReader
 from headrace.errors import TransientError
 from headrace.publish.kafka_topics import KafkaTopics
@@ -126,6 +127,10 @@ class Seen(Beside):
                 self.count += len(batch)
         finally:
             reader.close()
+
+    def lines(self) -> Iterator[str]:
+        """The same as `headrace tail --follow --from-beginning --output json` would have printed it."""
+        return (f"{line(record)}\n" for batch in self._batches for record in batch.records())
 
     def results(self) -> list[Result]:
         """Everything it saw."""

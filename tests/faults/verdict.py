@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from headrace.consume.kafka_reader import Isolation, KafkaReader
 from headrace.crashes import condemned_offsets
@@ -16,6 +17,10 @@ from headrace.partitioner import Partitioner
 from headrace.predict.scores import Model
 from headrace.publish.kafka_topics import KafkaTopics
 from headrace.types import Position, Record, TopicPartition, ViewHead
+from headrace.verify.deployment import deployment
+from headrace.verify.findings import WITNESSED, Findings
+from headrace.verify.journal import check_journal
+from headrace.verify.seen import check_seen
 from tests.audit import Audit, place_of
 from tests.faults.traffic import Result
 
@@ -94,6 +99,22 @@ def judge(app: App, found: Found, models: Mapping[str, Model], *, partitions: in
     for (partition, view), stored in found.states.items():
         problems += audit.compare_states(partition, view, stored, found.heads[partition, view])
     return problems + _unlike_the_log(found) + _not_at_rest(found, audit) + _misplaced(found, partitions) + _seen_otherwise(found)
+
+
+def heard(app: App, properties: Mapping[str, str], store: RedisStore, seen: Iterable[str], journal: Path) -> list[str]:
+    """What `headrace verify` makes of what a reader was given meanwhile (I1), and of the journal as far as processes go (I7).
+
+    How real the faults had to be (I9), each test says itself.
+    """
+    findings, processes = Findings(), Findings()
+    with deployment(app.name, properties, store) as subject:
+        check_seen(app, subject, seen, findings)
+    with journal.open(encoding="utf-8") as lines:
+        check_journal(lines, processes, lambda: 0)
+    assert findings.verdict("I1+") != "not checked", findings.not_checked
+    assert processes.verdict("I7") != "not checked", processes.not_checked
+    wrong = [incident.text() for incident in processes.incidents if incident.kind in WITNESSED["I7"][1]]
+    return [violation.text() for violation in findings.violations] + wrong
 
 
 def _unlike_the_log(found: Found) -> list[str]:

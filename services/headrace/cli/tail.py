@@ -72,7 +72,9 @@ def text(record: Record) -> str:
 
 
 def line(record: Record) -> str:
-    """A record as one JSON object."""
+    """A record as one JSON object; the hash is of all its bytes, also those that are not shown, for `headrace verify --seen`."""
+    from headrace.verify.seen import fingerprint
+
     return json.dumps(
         {
             "topic": record.topic,
@@ -82,6 +84,7 @@ def line(record: Record) -> str:
             "key": readable(record.key),
             "headers": [[name, readable(value)] for name, value in record.headers],
             "value": readable(record.value),
+            "sha256": fingerprint(record.key, record.value, record.headers, record.timestamp_ms),
         }
     )
 

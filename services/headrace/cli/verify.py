@@ -9,18 +9,25 @@ import gc
 import json
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from headrace.cli.output import Output
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from headrace.definition import App
+    from headrace.kafka_client import Properties
     from headrace.verify.findings import Findings
-    from headrace.verify.verification import Progress
+    from headrace.verify.subject import Subject
+    from headrace.verify.verification import Progress, Wishes
 
 SHOWN = 20
 TOLD_EVERY_S = 1.0
@@ -35,6 +42,10 @@ def verify(
     to_time: Annotated[str | None, typer.Option("--to", help="Compare records before this time; the state is not compared then.")] = None,
     live: Annotated[bool, typer.Option("--live", help="Workers are at work: do not expect everything to be at rest.")] = False,
     rest_seconds: Annotated[float, typer.Option("--wait", min=0, help="How long to wait for everything to be at rest.")] = 10.0,
+    seen: Annotated[
+        list[Path] | None, typer.Option(help="What a reader was given meanwhile: the output of `tail -f --from-beginning --output json`.")
+    ] = None,
+    journal: Annotated[Path | None, typer.Option(help="The journal of a test run, JSON lines: processes, logs and faults.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="List so many violations; all are counted.")] = 1_000,
     config: Annotated[Path | None, typer.Option(help="Settings file; else headrace.toml, if it is there.")] = None,
     output: Annotated[Output, typer.Option(help="Text for people or JSON for programs.")] = Output.TEXT,
@@ -73,12 +84,64 @@ def verify(
                 limits=Limits(max_record_bytes=dead_letter_bytes(definition, settings, log.logger("verify").warning)),
                 told=meter.show,
             ).run(wishes)
+            witnesses(
+                findings, subject, definition, wishes, seen=seen or [], journal=journal, aborted=lambda: aborted(definition, properties)
+            )
     finally:
         meter.done()
         store.close()
     typer.echo(as_json(findings, meter) if output is Output.JSON else as_text(definition.name, findings, meter))
     if not findings.sound():
         raise typer.Exit(1)
+
+
+def witnesses(
+    findings: Findings,
+    subject: Subject,
+    app: App,
+    wishes: Wishes,
+    *,
+    seen: Sequence[Path],
+    journal: Path | None,
+    aborted: Callable[[], int],
+) -> None:
+    """What a reader saw meanwhile, and what the journal of a run tells; without them that is not checked."""
+    from headrace.verify.journal import check_journal
+    from headrace.verify.seen import check_seen
+
+    with ExitStack() as files:
+        if seen:
+            lines = chain.from_iterable(files.enter_context(_opened(path, "--seen")) for path in seen)
+            check_seen(app, subject, lines, findings, live=wishes.live, from_ms=wishes.from_ms, to_ms=wishes.to_ms)
+        else:
+            findings.not_checked["I1+"] = "no reader's file was given (--seen)"
+        if journal is not None:
+            check_journal(files.enter_context(_opened(journal, "--journal")), findings, aborted)
+        else:
+            findings.not_checked |= dict.fromkeys(("I7", "I8", "I9"), "no journal was given (--journal)")
+
+
+def _opened(path: Path, option: str) -> TextIO:
+    try:
+        return path.open(encoding="utf-8")
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error.strerror}", param_hint=option) from None
+
+
+def aborted(app: App, properties: Properties) -> int:
+    """How many results were written and aborted."""
+    from headrace.consume.kafka_reader import Isolation, KafkaReader
+
+    counts = []
+    for isolation in (Isolation.COMMITTED, Isolation.UNCOMMITTED):
+        reader = KafkaReader(properties, isolation=isolation)
+        try:
+            topics = [app.dead_letters, *(pipeline.predictions for pipeline in app.pipelines)]
+            starts = {name: reader.log_range(name).start for topic in topics for name in reader.partitions(topic)}
+            counts.append(sum(map(len, reader.batches(starts))))
+        finally:
+            reader.close()
+    return counts[1] - counts[0]
 
 
 class Meter:
@@ -126,17 +189,18 @@ def _ms(text: str | None, option: str) -> int | None:
 
 def as_text(name: str, findings: Findings, meter: Meter) -> str:
     """For people: the verdict on each invariant, then the first violations."""
-    from headrace.verify.findings import INVARIANTS
+    from headrace.verify.findings import INVARIANTS, WITNESSED
 
     counted = ", ".join(f"{count:,} {what}" for what, count in findings.checked.items())
     lines = [f"app {name}: {counted or 'nothing'} in {meter.seconds:.1f} s"]
-    for invariant, (what, kinds) in INVARIANTS.items():
+    for invariant, (what, kinds) in {**INVARIANTS, **WITNESSED}.items():
         verdict = findings.verdict(invariant)
         wrong = ", ".join(f"{findings.counts[kind]:,} {kind.value}" for kind in kinds if findings.counts[kind])
         why = wrong if verdict == "violated" else findings.not_checked.get(invariant, "")
-        lines.append(f"  {invariant} {what:<13} {verdict}{': ' if why else ''}{why}")
-    lines += [f"  {violation.text()}" for violation in findings.violations[:SHOWN]]
-    more = findings.counts.total() - min(SHOWN, len(findings.violations))
+        lines.append(f"  {invariant:<3} {what:<13} {verdict}{': ' if why else ''}{why}")
+    wrongs = [incident.text() for incident in findings.incidents] + [violation.text() for violation in findings.violations]
+    lines += [f"  {wrong}" for wrong in wrongs[:SHOWN]]
+    more = findings.counts.total() - min(SHOWN, len(wrongs))
     if more > 0:
         lines.append(f"  ... and {more:,} more; --output json lists the first {findings.keep:,}")
     return "\n".join(lines)
@@ -144,16 +208,17 @@ def as_text(name: str, findings: Findings, meter: Meter) -> str:
 
 def as_json(findings: Findings, meter: Meter) -> str:
     """For programs."""
-    from headrace.verify.findings import INVARIANTS
+    from headrace.verify.findings import INVARIANTS, WITNESSED
 
     return json.dumps(
         {
             "sound": findings.sound(),
-            "invariants": {invariant: findings.verdict(invariant) for invariant in INVARIANTS},
+            "invariants": {invariant: findings.verdict(invariant) for invariant in (*INVARIANTS, *WITNESSED)},
             "not_checked": findings.not_checked,
             "checked": findings.checked,
             "counts": findings.counts,
             "violations": [asdict(violation) for violation in findings.violations],
+            "incidents": [asdict(incident) for incident in findings.incidents],
             "seconds": round(meter.seconds, 3),
         },
         indent=2,

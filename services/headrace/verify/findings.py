@@ -7,6 +7,13 @@
     I5  rest           lag, open
     I6  dead letters   letter, reason
 
+and, where there is a witness beside the deployment (a reader's file, the journal of a test run):
+
+    I1+ as seen        unseen, vanished, changed, repeated
+    I7  processes      memory, exit
+    I8  secrets        secret
+    I9  real faults    harmless
+
 What could not be checked is said so and never passed.
 """
 
@@ -50,6 +57,22 @@ class Kind(StrEnum):
     """A dead letter that is not the refused record."""
     REASON = "reason"
     """A dead letter with another reason than the definitions give."""
+    UNSEEN = "unseen"
+    """A result that the reader who ran meanwhile was not given."""
+    VANISHED = "vanished"
+    """One that it was given, and that is gone."""
+    CHANGED = "changed"
+    """One that is another now."""
+    REPEATED = "repeated"
+    """One that it was given again."""
+    MEMORY = "memory"
+    """A worker that took too much memory."""
+    EXIT = "exit"
+    """A worker that ended, which nobody asked for."""
+    SECRET = "secret"  # noqa: S105 - a word
+    """A canary secret in a log."""
+    HARMLESS = "harmless"
+    """Faults that did nothing, so that nothing is proved by them."""
 
 
 INVARIANTS: Mapping[str, tuple[str, tuple[Kind, ...]]] = {
@@ -61,6 +84,14 @@ INVARIANTS: Mapping[str, tuple[str, tuple[Kind, ...]]] = {
     "I6": ("dead letters", (Kind.LETTER, Kind.REASON)),
 }
 """Each invariant: its name and what breaks it."""
+
+WITNESSED: Mapping[str, tuple[str, tuple[Kind, ...]]] = {
+    "I1+": ("as seen", (Kind.UNSEEN, Kind.VANISHED, Kind.CHANGED, Kind.REPEATED)),
+    "I7": ("processes", (Kind.MEMORY, Kind.EXIT)),
+    "I8": ("secrets", (Kind.SECRET,)),
+    "I9": ("real faults", (Kind.HARMLESS,)),
+}
+"""Those that a deployment alone does not show: they need a reader's file (`seen.py`) or a journal (`journal.py`)."""
 
 
 class Site(NamedTuple):
@@ -96,17 +127,34 @@ class Violation:
         return f"{self.kind.value:<10} {where}, {self.of}: expected {self.expected}, found {self.found}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """One thing that is wrong about a test run, and with whom."""
+
+    kind: Kind
+    who: str
+    expected: str
+    found: str
+
+    def text(self) -> str:
+        """One line for people."""
+        return f"{self.kind.value:<10} {self.who}: expected {self.expected}, found {self.found}"
+
+
 @dataclass(slots=True, kw_only=True)
 class Findings:
     """Everything found; of many violations the first `keep` are kept whole, all are counted."""
 
     keep: int = 1_000
     violations: list[Violation] = field(default_factory=list)
+    incidents: list[Incident] = field(default_factory=list)
     counts: Counter[Kind] = field(default_factory=Counter)
     checked: Counter[str] = field(default_factory=Counter)
     """How many events, predictions, dead letters, entities and partitions were looked at."""
     not_checked: dict[str, str] = field(default_factory=dict)
     """Invariants there was no input for, and why."""
+    witnessed: set[str] = field(default_factory=set)
+    """Those of `WITNESSED` for which a witness was heard."""
 
     def add(self, violation: Violation) -> None:
         """One more."""
@@ -114,12 +162,19 @@ class Findings:
         if len(self.violations) < self.keep:
             self.violations.append(violation)
 
+    def add_incident(self, incident: Incident) -> None:
+        """One more about the run."""
+        self.counts[incident.kind] += 1
+        if len(self.incidents) < self.keep:
+            self.incidents.append(incident)
+
     def verdict(self, invariant: str) -> str:
         """passed, violated or not checked."""
-        _, kinds = INVARIANTS[invariant]
+        _, kinds = INVARIANTS.get(invariant) or WITNESSED[invariant]
         if any(self.counts[kind] for kind in kinds):
             return "violated"
-        return "not checked" if invariant in self.not_checked else "passed"
+        unheard = invariant in WITNESSED and invariant not in self.witnessed
+        return "not checked" if unheard or invariant in self.not_checked else "passed"
 
     def sound(self) -> bool:
         """Whether nothing is wrong in what was checked."""
