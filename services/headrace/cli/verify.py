@@ -43,7 +43,7 @@ def verify(
     live: Annotated[bool, typer.Option("--live", help="Workers are at work: do not expect everything to be at rest.")] = False,
     rest_seconds: Annotated[float, typer.Option("--wait", min=0, help="How long to wait for everything to be at rest.")] = 10.0,
     seen: Annotated[
-        list[Path] | None, typer.Option(help="What a reader was given meanwhile: the output of `tail -f --from-beginning --output json`.")
+        list[Path] | None, typer.Option(help="What `headrace tail TOPIC -f --from-beginning --output json` printed meanwhile.")
     ] = None,
     journal: Annotated[Path | None, typer.Option(help="The journal of a test run, JSON lines: processes, logs and faults.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="List so many violations; all are counted.")] = 1_000,
