@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from headrace.assignment import Assignment
+from headrace.batch_size import BatchSize
 from headrace.clock import Clock
 from headrace.consume.facts import Facts
 from headrace.consume.record_source import RecordSource
@@ -204,6 +205,7 @@ def assemble(
             path=paths,
             commits=executors.commits,
             limits=limits,
+            batches=BatchSize(limits.max_batch, monotonic_ms),
             taken_by=taken_by,
             watch=watch,
         )

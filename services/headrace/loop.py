@@ -33,6 +33,7 @@ class Loop:
         self._source, self._sink, self._commits = parts.source, parts.sink.sink, parts.commits
         self._fresh_sink, self._applier, self._assignment = parts.sink, parts.applier, parts.assignment
         self._path, self._watch, self._limits, self._taken_by = parts.path, parts.watch, parts.limits, parts.taken_by
+        self._batches = parts.batches
         self._in_flight: tuple[Work, Timeline, Outcome[CommitResult]] | None = None
         self._stopping = False
 
@@ -64,7 +65,7 @@ class Loop:
         self._claim_what_is_due()
         timeline = self._watch.timeline()
         try:
-            drain = self._source.poll(self._limits.max_batch, self._patience_ms())
+            drain = self._source.poll(self._batches.records, self._patience_ms())
         except TransientError as away:
             self._watch.say("broker away", reason=str(away))
             return
@@ -124,6 +125,7 @@ class Loop:
         if not work.positions:
             self._store(work, timeline)
             return
+        self._batches.begin()
         try:
             self._sink.begin()
             group = self._source.group()
@@ -144,8 +146,11 @@ class Loop:
         (work, timeline, outcome), self._in_flight = self._in_flight, None
         result = outcome.result()
         if result is not CommitResult.COMMITTED:
+            if result is not CommitResult.ABORTED:
+                self._batches.failed(sum(len(tally.timestamps_ms) for tally in work.tallies))
             self._not_committed(result, f"transaction {result.value}")
             return False
+        self._batches.committed()
         self._watch.transaction(result)
         self._store(work, timeline)
         return True

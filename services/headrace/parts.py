@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from headrace.assignment import Assignment, Path
+from headrace.batch_size import BatchSize
 from headrace.consume.record_source import RecordSource
 from headrace.executor import Executor
 from headrace.features.applier import Applier
@@ -71,6 +72,7 @@ class Parts:
     commits: Executor
     """Where a commit waits while the next batch is folded."""
     limits: Limits
+    batches: BatchSize
     taken_by: Callable[[], str | None]
     """Names who runs our slot, if not we."""
     watch: Watch

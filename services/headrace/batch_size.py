@@ -1,0 +1,36 @@
+"""How many records a batch may have: as many as the limit allows, fewer after a transaction that did not end in time.
+
+A batch that does not fit through a slow line within `transaction.timeout.ms` would be tried again for ever, always with the same size. So
+the next one is half as large; a transaction that ended quickly lets the one after it be twice as large again, up to the limit. One that
+took longer changes nothing, so the size comes to rest where transactions take a part of their time-out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+QUICK_MS = 1_000
+"""A transaction that took no longer is quick: an eighth of the time-out, so that twice the records fit as well."""
+
+
+class BatchSize:
+    """The size of the next batch."""
+
+    def __init__(self, largest: int, now_ms: Callable[[], int]) -> None:
+        """`largest`: the limit in records."""
+        self.records = self._largest = largest
+        self._now_ms = now_ms
+        self._begun_ms = 0
+
+    def begin(self) -> None:
+        """A transaction begins."""
+        self._begun_ms = self._now_ms()
+
+    def committed(self) -> None:
+        """It was committed."""
+        if self.records < self._largest and self._now_ms() - self._begun_ms <= QUICK_MS:
+            self.records = min(2 * self.records, self._largest)
+
+    def failed(self, records: int) -> None:
+        """It was not, and it had so many records."""
+        self.records = max(1, min(self.records, records) // 2)
