@@ -85,7 +85,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         if name == "figures"
     ]
     for test, _, figures in found:
-        terminalreporter.write_line(f"{test}: {'  '.join(f'{figure} {value}' for figure, value in figures.items())}")
+        if "mutant" not in figures:
+            terminalreporter.write_line(f"{test}: {'  '.join(f'{figure} {value}' for figure, value in figures.items())}")
+    for line in fault_report.caught(found):
+        terminalreporter.write_line(line)
     if config.option.fault_report is not None:
         fault_report.write(config.option.fault_report, found)
         terminalreporter.write_line(f"written to {config.option.fault_report}")

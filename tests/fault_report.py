@@ -53,6 +53,18 @@ def page(told: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def caught(found: Iterable[tuple[str, str, Figures]]) -> list[str]:
+    """Who was caught, by which schedule and for what, a line each; nothing when no weaker protocol was tried."""
+    tried = [figures for _, _, figures in found if "mutant" in figures]
+    lines = [
+        f"  {figures['mutant']:4} by schedule {figures['caught_by']:3}: {figures['damage']}"
+        if "caught_by" in figures
+        else f"  {figures['mutant']:4} NOT CAUGHT"
+        for figures in tried
+    ]
+    return ["weaker protocols caught by the simulation:", *lines] if lines else []
+
+
 def write(folder: Path, found: Iterable[tuple[str, str, Figures]]) -> None:
     """Write `faults.json` and `faults.md` into a folder."""
     told = summary(found)

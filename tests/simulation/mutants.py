@@ -15,6 +15,11 @@ V12  a claim begins while a commit is in flight
 V13  a worker that ends on an error stores what it folded and did not commit
 V14  what was found old in the store is deleted, although an event has brought it back
 V15  the watermark is not taken up where the owner before left it
+V16  a rebuild begins one pane too late
+V17  a rebuild begins with the committed watermark, and so takes old events for late ones
+V18  a store that stands below the log's oldest record is to be caught up, not rebuilt
+
+The control is no mutant but the protocol with one belt less: nobody looks at the owner, only at the offsets. It must keep the promise.
 """
 
 from __future__ import annotations
@@ -34,6 +39,7 @@ from headrace.features.state_store import ApplyResult
 from headrace.features.sweep import StoreSweep
 from headrace.loop import Loop
 from headrace.memory_log import MemoryGroup, MemoryLog
+from headrace.paths import Paths
 from headrace.publish.record_sink import CommitResult
 from headrace.recovery import Found, Plan
 from headrace.timeline import Timeline
@@ -284,7 +290,57 @@ def v15_the_watermark_begins_anew() -> Iterator[None]:
         yield
 
 
-MUTANTS: Mapping[str, Callable[[], object]] = {
+@contextmanager
+def v16_rebuilds_begin_a_pane_too_late() -> Iterator[None]:
+    """The pane that the longest window has begun to leave is taken for gone."""
+    span_ms = Paths.span_ms
+
+    def too_short(self: Paths, topic: str) -> int | None:
+        whole = span_ms(self, topic)
+        return None if whole is None else whole - max(view.longest_pane_ms for view in self._paths[topic].states.views)
+
+    with patch.object(Paths, "span_ms", too_short):
+        yield
+
+
+@contextmanager
+def v17_rebuilds_begin_with_the_committed_watermark() -> Iterator[None]:
+    """Whatever is folded, the watermark is the committed one."""
+
+    def decide(found: Found, *arguments: Any, **options: Any) -> Plan:
+        plan = DECIDE(found, *arguments, **options)
+        if not plan.resets or found.committed is None or found.committed.watermark_ms is None:
+            return plan
+        return replace(plan, watermark_ms=found.committed.watermark_ms)
+
+    with patch.object(recovery, "decide", decide):
+        yield
+
+
+@contextmanager
+def v18_nothing_is_too_old_to_catch_up() -> Iterator[None]:
+    """Only a view without any state is rebuilt."""
+
+    def without_state(found: Found) -> list[str]:
+        return [view for view, head in found.heads.items() if head.offset is None]
+
+    with patch.object(recovery, "must_rebuild", without_state):
+        yield
+
+
+@contextmanager
+def control() -> Iterator[None]:
+    """Nobody looks at the owner; the offsets alone decide what the store takes."""
+
+    def agrees(self: Applier, owned: Any, expected: Mapping[str, int], answer: StoredStates) -> bool:
+        owned.seen_ms = self._now_ms()
+        return {view: head.offset for view, head in answer.heads.items()} == expected
+
+    with patch.object(MemoryStore, "_owned", lambda *_: True), patch.object(Applier, "_agrees", agrees):
+        yield
+
+
+MUTANTS: Mapping[str, Callable[[], AbstractContextManager[object]]] = {
     "V1": v1_state_first_and_blindly,
     "V2": v2_state_first,
     "V3": v3_blind_writes,
@@ -300,5 +356,8 @@ MUTANTS: Mapping[str, Callable[[], object]] = {
     "V13": v13_an_error_leaves_what_is_not_committed,
     "V14": v14_what_came_back_is_deleted,
     "V15": v15_the_watermark_begins_anew,
+    "V16": v16_rebuilds_begin_a_pane_too_late,
+    "V17": v17_rebuilds_begin_with_the_committed_watermark,
+    "V18": v18_nothing_is_too_old_to_catch_up,
 }
 """By name; the protocol itself passes the same schedules."""

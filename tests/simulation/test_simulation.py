@@ -2,52 +2,32 @@
 
 from __future__ import annotations
 
-import random
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from unittest.mock import patch
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from headrace.features import memory_store, sweep
-from tests.simulation.mutants import MUTANTS
-from tests.simulation.world import FAULTS, Burst, Counters, World
+from tests.simulation.mutants import MUTANTS, control
+from tests.simulation.replay import damage, sweeping_always, violations
+from tests.simulation.schedule import BURSTS, FAULTS, Burst, Schedule, plain_schedule
+from tests.simulation.world import Counters
 
-BURSTS = 100
+AT_LENGTH_S = 8 * 60
 
 bursts = st.builds(Burst, steps=st.integers(1, 30), order=st.integers(0, 2**32), fault=st.sampled_from(FAULTS))
-schedules = st.lists(bursts, min_size=BURSTS, max_size=BURSTS)
+schedules = st.builds(Schedule, seed=st.integers(0, 2**16), bursts=st.lists(bursts, min_size=BURSTS, max_size=BURSTS))
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _sweep_always() -> Iterator[None]:
-    """All of the store is looked into with every batch."""
-    with patch.multiple(sweep, SELDOM=1, OFTEN=1), patch.object(memory_store, "_SLICES", 1):
+    with sweeping_always():
         yield
 
 
-def plain_schedule(seed: int) -> list[Burst]:
-    """A schedule drawn from a seed alone."""
-    draw = random.Random(seed)
-    return [Burst(draw.randint(1, 30), draw.getrandbits(32), draw.choice(FAULTS)) for _ in range(BURSTS)]
-
-
-def violations(seed: int, totals: Counters) -> list[str]:
-    """Run a plain schedule and check the world."""
-    world = World(seed=seed)
-    try:
-        world.run(plain_schedule(seed))
-        found = world.check()
-        totals.add(world.counters)
-        return found
-    finally:
-        world.close()
-
-
 def keeps_its_promise(examples: int) -> Callable[[], None]:
-    """A test of the protocol on so many drawn schedules; one that fails is shrunk."""
+    """A test of the protocol on so many drawn schedules; one that fails is shrunk, and the command that runs it again is shown."""
 
     @settings(
         max_examples=examples,
@@ -55,14 +35,10 @@ def keeps_its_promise(examples: int) -> Callable[[], None]:
         suppress_health_check=list(HealthCheck),
         phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     )
-    @given(seed=st.integers(0, 2**16), schedule=schedules)
-    def promise(seed: int, schedule: list[Burst]) -> None:
-        world = World(seed=seed)
-        try:
-            world.run(schedule)
-            assert world.check() == []
-        finally:
-            world.close()
+    @given(schedule=schedules)
+    def promise(schedule: Schedule) -> None:
+        note(f"the same again: {schedule.command()}")
+        assert violations(schedule) == []
 
     return promise
 
@@ -75,22 +51,40 @@ def test_the_protocol_keeps_its_promise() -> None:
 
 @pytest.mark.faults
 @pytest.mark.timeout(3_600)
-def test_the_protocol_keeps_its_promise_at_length(record_property: Callable[[str, object], None]) -> None:
-    """The same, two thousand times."""
+def test_the_protocol_keeps_its_promise_at_length(seed: int, record_property: Callable[[str, object], None]) -> None:
+    """The same, two thousand times, and on plain schedules for the rest of eight minutes."""
+    end = time.monotonic() + AT_LENGTH_S
     keeps_its_promise(2_000)()
-    record_property("figures", {"schedules": 2_000})
+    tried = 0
+    found: list[str] = []
+    while not found and time.monotonic() < end:
+        found = violations(plain_schedule(seed + tried))
+        tried += 1
+    record_property("figures", {"schedules": 2_000 + tried, "plain_seeds": f"{seed} to {seed + tried - 1}" if tried else "none"})
+    assert found == [], f"the same again: {plain_schedule(seed + tried - 1).command()}"
 
 
 @pytest.mark.timeout(600)
 def test_the_schedules_do_damage() -> None:
-    """The schedules abort transactions, fence producers, lose replies, and make partitions catch up and be rebuilt: else they would prove
-    nothing.
+    """The schedules abort transactions, fence producers, lose replies, shorten logs, and make partitions catch up and be rebuilt: else
+    they would prove nothing.
     """
     totals = Counters()
     for seed in range(20):
-        assert violations(seed, totals) == [], f"seed {seed}"
+        schedule = plain_schedule(seed)
+        assert violations(schedule, totals) == [], f"the same again: {schedule.command()}"
     print(totals)  # noqa: T201 - the damage is shown
     assert min(vars(totals).values()) > 0
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1_200)
+def test_the_control_keeps_its_promise(record_property: Callable[[str, object], None]) -> None:
+    """The compare-and-set on the offset carries the promise: it is kept without a look at the owner, on the schedules of the mutants."""
+    with control():
+        for seed in range(200):
+            assert damage(violations(plain_schedule(seed))) == [], f"seed {seed}"
+    record_property("figures", {"schedules": 200})
 
 
 @pytest.mark.campaign
@@ -98,12 +92,11 @@ def test_the_schedules_do_damage() -> None:
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_caught(name: str, record_property: Callable[[str, object], None]) -> None:
     """A weaker protocol is caught within 200 schedules."""
-    mutant: Callable[[], AbstractContextManager[None]] = MUTANTS[name]  # type: ignore[assignment]
-    totals = Counters()
-    with mutant():
+    with MUTANTS[name]():
         for seed in range(200):
-            found = [problem for problem in violations(seed, totals) if not problem.startswith("a worker ended")]
+            found = damage(violations(plain_schedule(seed)))
             if found:
                 record_property("figures", {"mutant": name, "caught_by": seed, "damage": found[0].partition(":")[0]})
                 return
+    record_property("figures", {"mutant": name})
     pytest.fail(f"{name} was not caught in 200 schedules")

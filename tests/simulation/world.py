@@ -6,7 +6,8 @@ greenlets of a process without running their `finally`. A *schedule* is a list o
 one fault. Records arrive all the while, so that there is always something to lose.
 
 What is wrong in the end is found by `tests.audit`; to that come *stuck* (not everything committed and applied) and *refused* (a
-partition was given up although nobody reset anything).
+partition was given up although nobody reset anything). Retention takes away what no recovery can need, not a record less; the audit
+folds the whole log all the same, so a rebuild by time must come to the state of one from the first offset.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from headrace.takeover import identity_of, is_newer
 from headrace.timeline import Timeline
 from headrace.types import Float64s, Position, Record, RecordBatch, TopicPartition
 from tests.audit import Audit
+from tests.simulation.schedule import Burst
 
 TOPIC, PREDICTIONS = "visits", "visit.predictions"
 PARTITIONS = 2
@@ -46,6 +48,8 @@ SLOTS = 3
 START_MS = 1_700_000_000_000
 SNAPSHOTS = 12
 POISON = b'"poison"'
+REMEMBERED_MS = 28_000
+"""How far below the watermark an event can matter to the views below: lateness, max_ahead, the longest window and the longest pane."""
 
 
 class Visit(hr.Event):
@@ -56,16 +60,16 @@ class Visit(hr.Event):
     seq: int
 
 
-visits = hr.Source(TOPIC, Visit, key="who", time="at", lateness="2s")
+visits = hr.Source(TOPIC, Visit, key="who", time="at", lateness="2s", max_ahead="1s")
 recent = hr.FeatureView(
     "recent",
     entity="who",
     source=visits,
     features=[
-        hr.count(over=["5s", "1h"]),
-        hr.sum("seq", over="1h"),
-        hr.mean(hr.col("seq") * hr.col("seq") / 7.0, over=["5s", "1h"]),
-        hr.std("seq", over="1h"),
+        hr.count(over=["5s", "20s"]),
+        hr.sum("seq", over="20s", pane="5s"),
+        hr.mean(hr.col("seq") * hr.col("seq") / 7.0, over=["5s", "20s"]),
+        hr.std("seq", over="20s"),
         hr.last("seq"),
         hr.seconds_since_last(),
     ],
@@ -151,12 +155,15 @@ class SimExecutor:
         self._process = process
         self._queue: list[tuple[Callable[..., Any], tuple[Any, ...], SimOutcome]] = []
         self.running = False
+        self.began: dict[TopicPartition, Position] = {}
+        """The committed positions when it began to run: whatever it asks is answered with these or later ones."""
 
     def submit(self, call: Callable[..., Any], /, *arguments: Any) -> SimOutcome:
         outcome = SimOutcome()
         self._queue.append((call, arguments, outcome))
         if not self.running:
             self.running = True
+            self.began = self._process.world.positions()
             self._process.spawn(self._run)
         return outcome
 
@@ -182,7 +189,7 @@ class Process:
         self.identity = identity_of(f"host:{number}", number)
         self.dead = False
         self.tasks: list[Task] = []
-        self.commits = SimExecutor(self)
+        self.commits, self.claims = SimExecutor(self), SimExecutor(self)
         self.source = MemorySource(world.log, group=app.name, member=f"slot-{slot}-{number}", pause=world.pause)
         self.loop = world.assemble(self)
         self.spawn(self._run)
@@ -206,30 +213,6 @@ class Process:
             self.dead = True
 
 
-@dataclass(frozen=True, slots=True)
-class Burst:
-    """So many steps in an order drawn from `order`, then a fault."""
-
-    steps: int
-    order: int
-    fault: str
-
-
-FAULTS: Sequence[str] = (
-    ["rebalance"] * 10
-    + ["evict"] * 10
-    + ["tell"] * 10
-    + ["kill"] * 10
-    + ["expire"] * 10
-    + ["rollback"] * 10
-    + ["flush"] * 2
-    + ["twin"] * 2
-    + ["midway"] * 8
-    + ["none"] * 6
-)
-"""The faults, in the proportions in which schedules draw them."""
-
-
 @dataclass
 class Counters:
     """What a run went through; a run without damage proves nothing."""
@@ -247,6 +230,10 @@ class Counters:
     overlapped: int = 0
     rollbacks: int = 0
     pages: int = 0
+    retained: int = 0
+    """Records that retention took away."""
+    shortened: int = 0
+    """Rebuilds of a partition that no longer began at its first offset."""
 
     def add(self, other: Counters) -> None:
         """Add another run's."""
@@ -255,14 +242,16 @@ class Counters:
 
 
 def make_records(seed: int, count: int) -> list[tuple[int, bytes, bytes, int]]:
-    """(partition, key, value, timestamp) of a small log: four entities, some events out of order, some late, a few refused."""
+    """(partition, key, value, timestamp) of a small log: four entities, some events out of order, some late, a few refused,
+    over about twice the time that a rebuild must look back.
+    """
     draw = random.Random(seed)
     answer = []
     now_ms = START_MS
     for seq in range(count):
-        now_ms += draw.choice([0, 40, 300, 700] if seq % 9 else [6_000])
+        now_ms += draw.choice([0, 40, 300, 700, 2_500] if seq % 9 else [9_000])
         entity = draw.randrange(4)
-        at_ms = now_ms - draw.choice([0, 0, 0, 0, 900, 2_600])
+        at_ms = now_ms - draw.choice([0, 0, 0, 0, 900, 2_600, -1_000])
         value = json.dumps({"who": f"e{entity}", "at": at_ms, "seq": seq}).encode()
         if draw.random() < 0.05:
             value = b"{"
@@ -286,6 +275,7 @@ class World:
         self.log.create_topic(app.facts, 1)
         self.store = MemoryStore(pause=self._before_store)
         self.snapshots: list[Snapshot] = []
+        self.backups: list[Snapshot] = []
         self.problems: list[str] = []
         self.counters = Counters()
         self.calm = False
@@ -298,6 +288,7 @@ class World:
         for partition in self.partitions:
             group.offsets[partition] = Position(offset=0, watermark_ms=None)
         self.ends: dict[TopicPartition, int] = {}
+        self.produced: dict[TopicPartition, list[Record]] = {partition: [] for partition in self.partitions}
         self.processes: list[Process] = []
         self.slots: list[Process] = [self.start(slot) for slot in range(SLOTS)]
 
@@ -322,7 +313,7 @@ class World:
             ),
             models={"visit": SumModel()},
             clock=self.clock,
-            executors=Executors(commits=process.commits, store=SimExecutor(process), claims=SimExecutor(process)),
+            executors=Executors(commits=process.commits, store=SimExecutor(process), claims=process.claims),
             watch=Watch(
                 tick=_nothing,
                 committed=_nothing,
@@ -359,6 +350,7 @@ class World:
         elif event == "partition catches up":
             self.counters.catch_ups += 1
             self.counters.rebuilds += bool(fields["rebuilt"])
+            self.counters.shortened += bool(fields["rebuilt"]) and self.log.log_range(fields["partition"]).start > 0
 
     # ----------------------------------------------------------------------------------------------------------- scheduling
 
@@ -417,16 +409,25 @@ class World:
             for _ in range(burst.steps):
                 self.step(draw)
             getattr(self, f"_{burst.fault}")(draw)
+            if left % 20 == 0:
+                self.backups.append(self.store.snapshot())
         self.ends = {partition: self.log.end_offset(partition) for partition in self.partitions}
         self._rest()
 
     def _produce(self, count: int) -> None:
         """The next records arrive: the log is never all there, so that there is always something to do."""
-        for partition, key, value, timestamp_ms in self._coming[:count]:
-            self.log.append(TOPIC, partition, key, value, None, timestamp_ms)
+        for number, key, value, timestamp_ms in self._coming[:count]:
+            offset = self.log.append(TOPIC, number, key, value, None, timestamp_ms)
+            self.produced[self.partitions[number]].append(
+                Record(topic=TOPIC, partition=number, offset=offset, timestamp_ms=timestamp_ms, key=key, value=value, headers=[])
+            )
         del self._coming[:count]
 
     # --------------------------------------------------------------------------------------------------------------- faults
+
+    def positions(self) -> dict[TopicPartition, Position]:
+        """What is committed."""
+        return dict(self.log.group(app.name).offsets)
 
     def _living(self) -> list[Process]:
         return [process for process in self.processes if not process.dead]
@@ -535,10 +536,32 @@ class World:
             del self.snapshots[index:]
             self.counters.rollbacks += 1
 
+    def _backup(self, draw: random.Random) -> None:
+        """The store comes back from a backup, perhaps of so long ago that the log has lost what came next."""
+        if self.backups:
+            self.store.restore(draw.choice(self.backups))
+            self.snapshots.clear()
+            self.counters.rollbacks += 1
+
     def _flush(self, draw: random.Random) -> None:
         """The store loses everything."""
         self.store.flush()
         self.snapshots.clear()
+        del draw
+
+    def _retention(self, draw: random.Random) -> None:
+        """The log forgets all that no recovery can need; a claim under way may have been told an older position."""
+        told = [self.positions(), *(process.claims.began for process in self._living() if process.claims.running)]
+        for partition in self.partitions:
+            oldest = min((positions[partition] for positions in told), key=lambda position: position.offset)
+            if oldest.watermark_ms is None:
+                continue
+            first = self.log.offset_at(partition, oldest.watermark_ms - REMEMBERED_MS)
+            needed = oldest.offset if first is None else min(first, oldest.offset)
+            before = self.log.log_range(partition).start
+            # One record more stays: it shows that none of those needed is missing.
+            self.log.delete_before(partition, needed - 1)
+            self.counters.retained += self.log.log_range(partition).start - before
         del draw
 
     def _none(self, draw: random.Random) -> None:
@@ -593,7 +616,7 @@ class World:
         audit = Audit(app, left_out=condemned_offsets([record.value for record in self.log.read(TopicPartition(app.facts, 0))]))
         self.counters.condemned += sum(map(len, audit.left_out.values()))
         for partition in self.partitions:
-            audit.fold(partition, self.log.read(partition))
+            audit.fold(partition, self.produced[partition])
             committed, head = group.offsets[partition].offset, self.store.head(partition, recent.fp)
             if not committed == head.offset == self.ends[partition]:
                 found.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.fault_report import Figures, write
+from tests.fault_report import Figures, caught, write
 
 FOUND: list[tuple[str, str, Figures]] = [
     ("test_a", "passed", {"kills": 5, "aborted_records": 7, "catch_ups": 2, "slowest_takeover_s": 3.5, "violations": 0}),
@@ -37,6 +37,16 @@ def test_the_page_shows_every_test(tmp_path: Path) -> None:
     assert "| test_b | failed | kills 1, cuts 4, slowest_takeover_s 9.25, violations 3 |" in lines
     assert "| V5 | 17 |" in lines
     assert "| violations | 3 |" in lines
+
+
+def test_the_table_of_weaker_protocols_shows_who_got_away() -> None:
+    """One line each, in the order in which they were tried, and none when none was."""
+    tried: list[tuple[str, str, Figures]] = [
+        ("test_c[V5]", "passed", {"mutant": "V5", "caught_by": 17, "damage": "lost"}),
+        ("test_c[V6]", "failed", {"mutant": "V6"}),
+    ]
+    assert caught([*FOUND[:2], *tried])[1:] == ["  V5   by schedule  17: lost", "  V6   NOT CAUGHT"]
+    assert caught(FOUND[:2]) == []
 
 
 def test_a_campaign_without_kills_says_so(tmp_path: Path) -> None:

@@ -1,0 +1,51 @@
+"""A log that lost more than it may: the partition is given up, and nothing is skipped."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.simulation.replay import sweeping_always
+from tests.simulation.schedule import Burst
+from tests.simulation.world import World, recent
+
+
+class ForgetfulWorld(World):
+    """Partition 0 loses all records but the last committed one, once there are a few, and the store loses everything."""
+
+    lost = 0
+
+    def _none(self, draw: random.Random) -> None:
+        partition = self.partitions[0]
+        if not self.lost and self.positions()[partition].offset > 8:
+            self.lost = self.positions()[partition].offset - 1
+            self.log.delete_before(partition, self.lost)
+            self._flush(draw)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_partition_whose_log_is_too_short_is_given_up(seed: int) -> None:
+    """No result is made of what cannot be known, what is committed is right, and the other partition goes on to its end."""
+    world = ForgetfulWorld(seed=seed)
+    try:
+        with sweeping_always():
+            world.run([Burst(20, number, "none") for number in range(100)])
+        hurt, well = world.partitions
+        committed, found = world.positions(), world.check()
+        refusals = [problem for problem in found if problem.startswith("refused: visits-0: its state must be rebuilt")]
+        assert world.lost
+        assert refusals
+        assert committed[well].offset == world.ends[well]
+        assert committed[hurt].offset < world.ends[hurt]
+        assert world.store.head(hurt, recent.fp).offset is None
+        missing = {f"lost: {(hurt.topic, 0, offset)} has no result" for offset in range(committed[hurt].offset, world.ends[hurt])}
+        assert missing <= set(found)
+        alone = "a worker ended: FatalError: no partition can be served: visits-0: its state must be rebuilt"
+        assert [
+            problem
+            for problem in found
+            if problem not in missing and problem not in refusals and not problem.startswith((alone, "stuck: partition 0 "))
+        ] == []
+    finally:
+        world.close()
