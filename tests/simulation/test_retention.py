@@ -8,7 +8,8 @@ import pytest
 
 from tests.simulation.replay import sweeping_always
 from tests.simulation.schedule import Burst
-from tests.simulation.world import World, recent
+from tests.simulation.visits import recent
+from tests.simulation.world import World
 
 
 class ForgetfulWorld(World):
