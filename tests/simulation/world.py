@@ -397,7 +397,9 @@ class World:
         self._go_on(task)
         members = self._members()
         heir = draw.choice([member for member in members if member != task.process.source.member_id] or members)
-        group.reassign({heir: self.partitions})
+        mine, order = task.process.source.member_id, draw.sample(self.partitions, PARTITIONS)
+        kept = draw.choice([0, 1]) if heir != mine else 0  # who keeps a partition shows a membership that the group accepts
+        group.reassign({mine: order[:kept], heir: order[kept:]} if kept else {heir: self.partitions})
         self.counters.rebalances += 1
         for _ in range(30):
             if task.step != "drain" or task.dead:
