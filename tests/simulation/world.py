@@ -397,7 +397,9 @@ class World:
         self._go_on(task)
         members = self._members()
         heir = draw.choice([member for member in members if member != task.process.source.member_id] or members)
-        mine, order = task.process.source.member_id, draw.sample(self.partitions, PARTITIONS)
+        mine = task.process.source.member_id
+        first = draw.choice(sorted(group.members[mine].owned) or self.partitions) if mine in group.members else self.partitions[0]
+        order = [*(partition for partition in self.partitions if partition != first), first]
         kept = draw.choice([0, 1]) if heir != mine else 0  # who keeps a partition shows a membership that the group accepts
         group.reassign({mine: order[:kept], heir: order[kept:]} if kept else {heir: self.partitions})
         self.counters.rebalances += 1
