@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -271,7 +271,10 @@ class Assignment:
             log=self._source.log_range(name),
         )
         rebuild_ms = recovery.rebuild_time_ms(found, self.path.span_ms(name.topic)) if recovery.must_rebuild(found) else None
-        rebuild_offset = None if rebuild_ms is None else self._source.offset_at(name, rebuild_ms)
+        rebuild_offset = None
+        if rebuild_ms is not None:
+            rebuild_offset = self._source.offset_at(name, rebuild_ms)
+            found = replace(found, log=self._source.log_range(name))  # asked once more: retention may have come in between
         plan = recovery.decide(found, self._delivery, rebuild_ms=rebuild_ms, rebuild_offset=rebuild_offset)
         if plan.resets and self._store.reset(name, plan.resets, owner, topic_id) is not ApplyResult.OK:
             raise PartitionMoved(f"{name.topic}-{name.partition}: claimed by another worker")

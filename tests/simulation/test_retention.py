@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from headrace.memory_log import Fate
 from tests.simulation.replay import sweeping_always
 from tests.simulation.schedule import Burst
 from tests.simulation.visits import recent
@@ -23,6 +24,38 @@ class ForgetfulWorld(World):
             self.lost = self.positions()[partition].offset - 1
             self.log.delete_before(partition, self.lost)
             self._flush(draw)
+
+
+class HastyWorld(World):
+    """As before, but the records go in the middle of the claim that follows the flush: between its two questions about the log."""
+
+    flushed = lost = False
+
+    def _none(self, draw: random.Random) -> None:
+        if not self.flushed and self.positions()[self.partitions[0]].offset > 8:
+            self.flushed = True
+            self._flush(draw)
+
+    def pause(self, step: str) -> Fate | None:
+        fate = super().pause(step)
+        if self.flushed and not self.lost and step == "offset_at":
+            self.lost = True
+            partition = self.partitions[0]
+            self.log.delete_before(partition, self.positions()[partition].offset - 1)
+        return fate
+
+
+@pytest.mark.parametrize("seed", [3, 5])
+def test_records_that_go_in_the_middle_of_a_claim_are_missed(seed: int) -> None:
+    """A claim never takes the first record that is left for the first one that matters."""
+    world = HastyWorld(seed=seed)
+    try:
+        with sweeping_always():
+            world.run([Burst(20, number, "none") for number in range(100)])
+        assert world.lost
+        assert [problem for problem in world.check() if problem.startswith(("features", "diverged", "duplicate"))] == []
+    finally:
+        world.close()
 
 
 @pytest.mark.parametrize("seed", range(3))
