@@ -126,6 +126,10 @@ class WorkerSettings(_Section):
         default="0",
         description="The stable number of this worker among those of its app; names its transactions and its place in the group.",
     )
+    static_membership: bool = Field(
+        default=True,
+        description="The group knows a worker by its slot: started again, it has its partitions at once. false: it leaves when it ends.",
+    )
     max_batch: int = Field(
         default=16_384, ge=1, le=1_000_000, description="Records one pass takes at most; also the size of a transaction."
     )

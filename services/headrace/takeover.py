@@ -28,8 +28,8 @@ def _started_ms(identity: str) -> int:
     return int(identity.rpartition(" since ")[2])
 
 
-def takeover_text(properties: Mapping[str, object], brokers: Mapping[int, Mapping[str, str]]) -> str:
-    """One sentence; `properties` are the clients', `brokers` the readable settings by broker id."""
+def takeover_text(properties: Mapping[str, object], brokers: Mapping[int, Mapping[str, str]], *, static: bool = True) -> str:
+    """One sentence; `properties` are the clients', `brokers` the readable settings by broker id, `static` whether the group knows slots."""
     sweep_ms = max((int(found.get(SWEEP, SWEEP_MS)) for found in brokers.values()), default=SWEEP_MS)
     transaction_ms = int(str(properties.get("transaction.timeout.ms", TRANSACTION_MS)))
     if properties.get("group.protocol") == "consumer":
@@ -37,7 +37,7 @@ def takeover_text(properties: Mapping[str, object], brokers: Mapping[int, Mappin
         restarted_ms = session_ms
     else:
         session_ms = int(str(properties.get("session.timeout.ms", SESSION_MS)))
-        restarted_ms = REBALANCE_MS
+        restarted_ms = REBALANCE_MS if static else session_ms
     lost_ms = max(session_ms, transaction_ms + sweep_ms) + REBALANCE_MS
     advice = ""
     if transaction_ms + sweep_ms > session_ms:

@@ -121,6 +121,7 @@ def test_variables_that_kubernetes_makes_are_no_settings(monkeypatch: pytest.Mon
         ("HEADRACE_WORKER__MAX_BATCH", "many", "worker.max_batch (environment HEADRACE_WORKER__MAX_BATCH) is refused"),
         ("HEADRACE_WORKER__MAX_BATCH", "0", "greater than or equal to 1"),
         ("HEADRACE_WORKER__SLOT", "a b", "write 1 to 64 letters"),
+        ("HEADRACE_WORKER__STATIC_MEMBERSHIP", "perhaps", "worker.static_membership (environment"),
         ("HEADRACE_WORKER__REFUSED_SHARE", "0", "greater than 0"),
         ("HEADRACE_KAFKA__BOOTSTRAP_SERVERS", "broker", "write host:port"),
         ("HEADRACE_KAFKA__BOOTSTRAP_SERVERS", "broker:99999", "write host:port"),
@@ -157,6 +158,13 @@ def test_a_file_that_is_no_toml_or_not_there_is_named() -> None:
         load()
     with pytest.raises(SettingsError, match=r"no settings file absent\.toml"):
         load(Path("absent.toml"))
+
+
+def test_static_membership_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The group knows a worker by its slot unless that is set to false."""
+    assert load().settings.worker.static_membership is True
+    monkeypatch.setenv("HEADRACE_WORKER__STATIC_MEMBERSHIP", "false")
+    assert load().settings.worker.static_membership is False
 
 
 def test_every_setting_says_what_it_is_for() -> None:

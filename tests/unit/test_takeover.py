@@ -30,6 +30,12 @@ def test_the_new_protocol_waits_for_the_brokers_session() -> None:
     assert "within 48 s" in text
 
 
+def test_without_static_membership_a_restarted_slot_waits_too() -> None:
+    """The group does not know the slot again: who was killed is a member until its session is over."""
+    text = takeover_text({"session.timeout.ms": 6_000, "transaction.timeout.ms": 5_000}, {1: {SWEEP: "1000"}}, static=False)
+    assert text == "restarted within 6 s if its slot starts again, else taken over within 9 s"
+
+
 def test_only_who_came_later_has_taken_our_slot() -> None:
     """A store that was set back names somebody older, or nobody: that is no reason to end."""
     ours = identity_of("here pid 2", 2_000)

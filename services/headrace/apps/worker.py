@@ -214,7 +214,8 @@ class Worker:
     def _ports(self, store: RedisStore) -> Ports:
         kafka = self._settings.kafka
         producer = {"message.max.bytes": LARGEST_RECORD_BYTES, **kafka_properties(self._settings), **kafka.producer_properties}
-        source = KafkaSource(self._consumer_properties(), group=self._app.name, slot=self._slot, on_lag=self._lagging)
+        known_by = self._slot if self._settings.worker.static_membership else None
+        source = KafkaSource(self._consumer_properties(), group=self._app.name, slot=known_by, on_lag=self._lagging)
         name = f"{self._app.name}.{self._slot}"
         sink: RecordSink
         if kafka.delivery is Delivery.EXACTLY_ONCE:
@@ -266,7 +267,7 @@ class Worker:
             brokers = {}
         kafka = self._settings.kafka
         properties = {**kafka_properties(self._settings), **kafka.consumer_properties, **kafka.producer_properties}
-        self._say("takeover", if_this_worker_dies=takeover_text(properties, brokers))
+        self._say("takeover", if_this_worker_dies=takeover_text(properties, brokers, static=self._settings.worker.static_membership))
 
     def _other(self, ports: Ports) -> str | None:
         """Who runs our slot, if somebody came after us."""
