@@ -119,6 +119,7 @@ _ADVICE: Mapping[int, str] = {
     "asks for ours needs ssl.certificate.location and ssl.key.location too",
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "a worker's principal needs the ACLs Read on its sources, Write and Describe on its predictions "
     "and dead letters; `headrace apply` needs Create, Read, Write and DescribeConfigs on all topics of the app",
+    KafkaError.UNKNOWN_TOPIC_OR_PART: "`headrace apply` makes the topics of an app that are missing",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "our principal needs the ACL Read on the group; it is called like the app",
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "a worker's principal needs the ACLs Write and Describe on transactional ids "
     "that begin with the app's name and a dot",
