@@ -19,6 +19,14 @@ def identity_of(name: str, started_ms: int) -> str:
     return f"{name} since {started_ms}"
 
 
+def later_than(holder: str | None, ours: str) -> str:
+    """Our identity, since later than that of who holds the slot: his machine's clock may be ahead of ours."""
+    if holder in (None, ours):
+        return ours
+    name, _, started_ms = ours.rpartition(" since ")
+    return identity_of(name, max(int(started_ms), _started_ms(holder or "") + 1))
+
+
 def is_newer(holder: str | None, ours: str) -> bool:
     """Whether who is announced for our slot came after us; an older one only shows that the store has forgotten us."""
     return holder not in (None, ours) and _started_ms(holder or "") >= _started_ms(ours)

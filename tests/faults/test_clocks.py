@@ -62,3 +62,22 @@ def test_clock_set_forwards_and_back(trial: Make) -> None:
     assert ahead > 1_000
     assert behind > 1_000
     assert figures["peak_mb"] < 500
+
+
+def test_the_newer_wins_whatever_the_clocks_say(trial: Make) -> None:
+    """T16, T19: a process that takes over a slot wins also where the older one's clock is an hour ahead of its own."""
+    run = trial()
+    run.prepare()
+    loader = run.load(run.records(5_000), pace=lambda _: 300)
+    clock = run.folder / "clock"
+    set_wrong(clock, HOUR_MS)
+    older = skewed(run, 0, clock)
+    run.wait_passed(run.rng.randrange(100, 500))
+    newer = run.start(0)
+    run.wait_death(older, "the older process with the slot ends")
+    assert older.exit_code == 1
+    assert f"pid {newer.pid}" in older.last_words().splitlines()[-1]
+    loader.hurry()
+    run.wait_served(newer)
+    run.wait_drained()
+    run.verdict()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.takeover import CONSUMER_SESSION, SWEEP, identity_of, is_newer, takeover_text
+from headrace.takeover import CONSUMER_SESSION, SWEEP, identity_of, is_newer, later_than, takeover_text
 
 
 def test_a_prompt_broker_leaves_the_session_as_the_longest_wait() -> None:
@@ -43,3 +43,12 @@ def test_only_who_came_later_has_taken_our_slot() -> None:
     assert not is_newer(identity_of("here pid 1", 1_000), ours)
     assert not is_newer(ours, ours)
     assert not is_newer(None, ours)
+
+
+def test_who_comes_later_is_newer_whatever_his_clock_says() -> None:
+    """Whoever announces a slot puts himself behind its holder, so that of two machines the one whose clock is ahead does not win."""
+    ahead, ours = identity_of("there pid 3", 3_600_000), identity_of("here pid 2", 2_000)
+    assert later_than(ahead, ours) == "here pid 2 since 3600001"
+    assert is_newer(later_than(ahead, ours), ahead)
+    assert later_than(identity_of("here pid 1", 1_000), ours) == ours
+    assert later_than(None, ours) == later_than(ours, ours) == ours

@@ -44,7 +44,7 @@ from headrace.publish.kafka_topics import KafkaTopics
 from headrace.publish.record_sink import CommitResult, RecordSink
 from headrace.recovery import Phase
 from headrace.settings import Settings
-from headrace.takeover import identity_of, is_newer, takeover_text
+from headrace.takeover import identity_of, is_newer, later_than, takeover_text
 from headrace.timeline import Timeline
 from headrace.types import Delivery, TopicPartition, Work
 
@@ -190,6 +190,7 @@ class Worker:
         """See that the store may be used, and announce who runs the slot."""
         for warning in store.check():
             self._say("store warning", warning=warning)
+        self._identity = later_than(store.holder(self._slot), self._identity)
         store.announce(self._slot, self._identity)
 
     def _there(self, name: str, ask: Callable[[], None]) -> bool:
