@@ -68,7 +68,7 @@ def test_prediction_too_large_for_its_topic(trial: Make) -> None:
 
 
 def test_missing_prediction_topic(trial: Make) -> None:
-    """T28: without its prediction topic a worker ends, names topic and command, and publishes nothing; once it is made nothing is missing."""
+    """T28: without its prediction topic a worker ends, names topic and command, and commits nothing; with the topic nothing is missing."""
     run = trial()
     predictions = run.app.pipelines[0].predictions
     run.topics.create([topic(run, name) for name in (run.source, run.app.dead_letters)])
