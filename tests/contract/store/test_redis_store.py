@@ -408,6 +408,31 @@ def test_a_cluster_is_followed(cluster: tuple[RedisServer, RedisServer], connect
     assert all(ask(node, "DBSIZE") for node in cluster)
 
 
+def test_a_slot_that_moves_is_followed(cluster: tuple[RedisServer, RedisServer], connect: Connect, app: str) -> None:
+    """While a partition moves to another node its writes are TransientError that says so; then MOVED is followed, to all of it (T41)."""
+    store = connect(cluster[0])
+    ready(store, ME, {V: 0, W: 0})
+    write_on(store, 0, 3)
+    slot = str(ask(cluster[0], "CLUSTER", "KEYSLOT", f"hr:{{{app}.{P0.topic}.0}}:{V}:m"))
+    old, new = cluster if int(slot) < 8_192 else cluster[::-1]
+    old_name, new_name = (bytes(ask(node, "CLUSTER", "MYID")).decode() for node in (old, new))  # type: ignore[call-overload]
+    ask(new, "CLUSTER", "SETSLOT", slot, "IMPORTING", old_name)
+    ask(old, "CLUSTER", "SETSLOT", slot, "MIGRATING", new_name)
+    keys = ask(old, "CLUSTER", "GETKEYSINSLOT", slot, "100")
+    assert isinstance(keys, list)
+    assert len(keys) == 4
+    for number, key in enumerate(keys):
+        ask(old, "MIGRATE", "127.0.0.1", str(new.port), key.decode(), "0", "5000")
+        if number < len(keys) - 1:
+            with pytest.raises(TransientError, match="moving these keys to another node"):
+                write_on(store, 3, 4)
+    for node in (new, old):
+        ask(node, "CLUSTER", "SETSLOT", slot, "NODE", new_name)
+    assert stands_whole(store) == 3
+    write_on(store, 3, 6)
+    assert stands_whole(store) == 6
+
+
 def test_a_lost_node_is_waited_for(cluster: tuple[RedisServer, RedisServer], connect: Connect) -> None:
     """Partitions of a node that died are away, and served again when it is back."""
     store = connect(cluster[0])
