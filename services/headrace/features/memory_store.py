@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headrace.errors import TransientError
-from headrace.features.state_store import ApplyResult, Claim, one_owner, one_topic_id
+from headrace.features.state_store import ApplyResult, Claim, aside, one_owner, one_topic_id
 from headrace.types import PartitionWrite, StatesPage, StoredStates, TopicPartition, ViewHead, ViewWrite
 
 _SLICES = 8
@@ -56,9 +56,9 @@ class Snapshot:
 class MemoryStore:
     """The state store in memory.
 
-    `pause(step)` is called before each atomic step ("claim", "read", "scan", "apply", "reset", "note", "drop") and `after(step)` once it is
-    done, before its answer goes out: what they raise reaches the caller, from `after` as a reply that was lost. While `away` is true every
-    call raises `TransientError` and does nothing. Safe to call from several threads.
+    `pause(step)` is called before each atomic step ("claim", "read", "scan", "apply", "reset", "note", "drop", "adopt") and `after(step)` once
+    it is done, before its answer goes out: what they raise reaches the caller, from `after` as a reply that was lost. While `away` is true
+    every call raises `TransientError` and does nothing. Safe to call from several threads.
     """
 
     def __init__(self, *, pause: Callable[[str], None] = _go_on, after: Callable[[str], None] = _go_on) -> None:
@@ -152,6 +152,20 @@ class MemoryStore:
                     self._notes[partition] = note
                 answer = ApplyResult.OK
         self.after("note")
+        return answer
+
+    def adopt(self, partition: TopicPartition, ends: Mapping[str, int], owner: bytes) -> ApplyResult:
+        """Let what was put aside take the place of each view. OK, FENCED or BEHIND."""
+        self._enter("adopt")
+        with self._lock:
+            if not self._owned(partition, [name for view in ends for name in (view, aside(view))], owner):
+                answer = ApplyResult.FENCED
+            elif any(self._cells[partition, aside(view)].offset != end for view, end in ends.items()):
+                answer = ApplyResult.BEHIND
+            else:
+                self._cells.update({(partition, view): self._cells.pop((partition, aside(view))) for view in ends})
+                answer = ApplyResult.OK
+        self.after("adopt")
         return answer
 
     def announce(self, slot: str, identity: str) -> None:

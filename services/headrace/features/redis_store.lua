@@ -50,3 +50,26 @@ for i = 1, #KEYS, 2 do
   redis.call('HSET', KEYS[i], 'own', ARGV[1], 'v', ARGV[2], 'tid', ARGV[3], 'off', ARGV[4 + (i - 1) / 2])
 end
 return 1
+
+-- script: adopt
+-- Gives what was put aside the names of the views it takes the place of, all or none.
+-- KEYS: of each view in turn its `m` and `s` hash, then those of what was put aside. ARGV: owner, then the offset each stands at aside.
+-- Answers 1, 0 when somebody else owns one of them, or 2 when one does not stand there.
+for i = 1, #KEYS, 2 do
+  if redis.call('HGET', KEYS[i], 'own') ~= ARGV[1] then
+    return 0
+  end
+end
+for i = 1, #KEYS, 4 do
+  if redis.call('HGET', KEYS[i + 2], 'off') ~= ARGV[2 + (i - 1) / 4] then
+    return 2
+  end
+end
+for i = 1, #KEYS, 4 do
+  redis.call('UNLINK', KEYS[i], KEYS[i + 1])
+  redis.call('RENAME', KEYS[i + 2], KEYS[i])
+  if redis.call('EXISTS', KEYS[i + 3]) == 1 then
+    redis.call('RENAME', KEYS[i + 3], KEYS[i + 1])
+  end
+end
+return 1

@@ -16,7 +16,7 @@ on a cluster too:
 between touches `m`, so EXEC does nothing. Measured on 4,096 states of 400 bytes, that costs the server half of what a script with
 the same check costs (1.0 against 2.0 us a state: a script turns every argument into a Lua string and back). `read` is HMGETs between
 WATCH and an empty MULTI that says whether `m` was touched meanwhile: as cheap, and a server that is out of memory still answers, which
-refuses even reads inside of MULTI. `claim`, `reset` and `note` are rare and are scripts (redis_store.lua).
+refuses even reads inside of MULTI. `claim`, `reset`, `note` and `adopt` are rare and are scripts (redis_store.lua).
 
 A transaction that a dead client left half sent is dropped by the server; in an AOF that was cut it is dropped by the reader. So
 offset and states of all views of a partition always agree.
@@ -37,7 +37,7 @@ from redis import exceptions
 
 from headrace.errors import StoreRefused, TransientError
 from headrace.features.redis_connection import HEADS, LINE_END, NEXT_HEADS, Buffer, Conversation, RedisServer, Reply, Tls, packed
-from headrace.features.state_store import ApplyResult, Claim, one_owner, one_topic_id
+from headrace.features.state_store import ApplyResult, Claim, aside, one_owner, one_topic_id
 from headrace.types import PartitionWrite, StatesPage, StoredStates, TopicPartition, ViewHead, ViewWrite
 
 LAYOUT = b"1"
@@ -139,6 +139,16 @@ class RedisStore:
         keys = [_note(tag), *(_meta(tag, view) for view in views)]
         done = self._server.converse(tag, lambda conversation: _script(conversation, "note", keys, [owner, note or b""]))
         return ApplyResult.OK if done else ApplyResult.FENCED
+
+    def adopt(self, partition: TopicPartition, ends: Mapping[str, int], owner: bytes) -> ApplyResult:
+        """Let what was put aside take the place of each view, by renaming its keys. OK, FENCED or BEHIND."""
+        if not ends:
+            return ApplyResult.OK
+        tag = _tag(self._app, partition)
+        keys = [key for view in ends for name in (view, aside(view)) for key in (_meta(tag, name), _states(tag, name))]
+        words = [owner, *(b"%d" % end for end in ends.values())]
+        done = self._server.converse(tag, lambda conversation: _script(conversation, "adopt", keys, words))
+        return (ApplyResult.FENCED, ApplyResult.OK, ApplyResult.BEHIND)[done]
 
     def announce(self, slot: str, identity: str) -> None:
         """Write down who runs a slot, over whoever was there."""

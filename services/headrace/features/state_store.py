@@ -48,6 +48,11 @@ def one_topic_id(topic_ids: Iterable[str | None]) -> str | None:
     return "|".join(sorted({topic_id for topic_id in topic_ids if topic_id is not None})) or None
 
 
+def aside(view: str) -> str:
+    """The name under which the states of a view are put aside, until `adopt` lets them take its place."""
+    return f"{view}.aside"
+
+
 class StateStore(Protocol):
     """Where states live for reading now."""
 
@@ -82,6 +87,13 @@ class StateStore(Protocol):
 
     def note(self, partition: TopicPartition, views: Sequence[str], owner: bytes, note: bytes | None) -> ApplyResult:
         """Leave a note for whoever claims the partition next, over the one that was there; None takes it away. OK or FENCED."""
+
+    def adopt(self, partition: TopicPartition, ends: Mapping[str, int], owner: bytes) -> ApplyResult:
+        """Let what was put aside (`aside`) take the place of each view: states, offset, watermark, topic id; all views or none.
+
+        Only if view and what is aside are `owner`'s, else FENCED, and the latter stands at its offset in `ends`, else BEHIND: a load that
+        lost a piece on the way never passes for whole.
+        """
 
     def announce(self, slot: str, identity: str) -> None:
         """Write down who runs a slot (host and pid), over whoever was there."""

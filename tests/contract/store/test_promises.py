@@ -11,7 +11,7 @@ import pytest
 from hypothesis import strategies
 
 from headrace.errors import TransientError
-from headrace.features.state_store import ApplyResult, StateStore
+from headrace.features.state_store import ApplyResult, StateStore, aside
 from headrace.types import NO_WATERMARK_MS, TopicPartition
 from tests.contract.store.subjects import P0, P1, Subject, heads, ready, view_write, write
 
@@ -139,6 +139,53 @@ def test_a_drop_fences_and_leaves_nothing(store: StateStore) -> None:
     claimed = store.claim(P0, [V, W], OTHER)
     assert claimed.topic_id is None
     assert {head.offset for head in claimed.heads.values()} == {None}
+
+
+def test_an_apply_may_stand_still(store: StateStore) -> None:
+    """A write that ends where it starts changes states under the same compare-and-set: how one entity is mended."""
+    ready(store, ME, {V: 0})
+    store.apply(ME, write(view_write(V, 0, 3, {b"a": b"x", b"b": b"x"})))
+    assert store.apply(ME, write(view_write(V, 3, 3, {b"a": b"y"}, delete=[b"b"]))) is ApplyResult.OK
+    assert heads(store, [V]) == {V: (3, 1_000)}
+    assert store.read(P0, [V], [b"a", b"b"]).states[V] == [b"y", None]
+    assert store.apply(ME, write(view_write(V, 2, 2, {b"a": b"z"}))) is ApplyResult.BEHIND
+    assert store.apply(OTHER, write(view_write(V, 3, 3, {b"a": b"z"}))) is ApplyResult.FENCED
+    assert store.read(P0, [V], [b"a"]).states[V] == [b"y"]
+
+
+@pytest.mark.parametrize("before", [{b"a": b"old", b"gone": b"old"}, {}])
+def test_what_was_put_aside_takes_the_place(store: StateStore, before: dict[bytes, bytes]) -> None:
+    """States put aside change nothing until they are adopted; then the views are those, whole, and nothing is left aside."""
+    ready(store, OTHER, {V: 0, W: 0})
+    store.apply(OTHER, write(view_write(V, 0, 9, before), view_write(W, 0, 9, before)))
+    ready(store, ME, {aside(V): -5, aside(W): -5}, topic_id="topic-2")
+    assert store.apply(ME, write(view_write(aside(V), -5, -4, {b"a": b"one", b"b": b"one"}))) is ApplyResult.OK
+    assert store.apply(ME, write(view_write(aside(V), -4, 7, {b"a": b"new"}), watermark_ms=500)) is ApplyResult.OK
+    assert store.apply(ME, write(view_write(aside(W), -5, 6), watermark_ms=400)) is ApplyResult.OK
+    assert store.read(P0, [V], [b"a", b"b"]).states[V] == [before.get(b"a"), None]
+    assert heads(store, [V, W]) == {V: (9, 1_000), W: (9, 1_000)}
+    assert store.adopt(P0, {V: 7, W: 6}, ME) is ApplyResult.FENCED
+    assert store.claim(P0, [V, W], ME).topic_id == "topic-1"
+    assert store.adopt(P0, {V: 7, W: 7}, ME) is ApplyResult.BEHIND
+    assert heads(store, [V, W]) == {V: (9, 1_000), W: (9, 1_000)}
+    assert store.adopt(P0, {V: 7, W: 6}, ME) is ApplyResult.OK
+    found = store.read(P0, [V, W], [b"a", b"b", b"gone"])
+    assert (found.owner, found.states) == (ME, {V: [b"new", b"one", None], W: [None, None, None]})
+    assert heads(store, [V, W, aside(V), aside(W)]) == {V: (7, 500), W: (6, 400), aside(V): (None, None), aside(W): (None, None)}
+    assert store.read(P0, [aside(V)], [b"a"]).states[aside(V)] == [None]
+    assert store.apply(OTHER, write(view_write(V, 9, 10))) is ApplyResult.FENCED
+    assert store.claim(P0, [V, W], OTHER).topic_id == "topic-2"
+
+
+def test_what_somebody_else_put_aside_is_not_adopted(store: StateStore) -> None:
+    """Whoever puts states aside later fences the one before, whose pieces are not taken and not adopted."""
+    ready(store, ME, {V: 0, aside(V): -5})
+    ready(store, OTHER, {aside(V): -5})
+    assert store.apply(ME, write(view_write(aside(V), -5, 7, {b"a": b"mine"}))) is ApplyResult.FENCED
+    assert store.apply(OTHER, write(view_write(aside(V), -5, 7, {b"a": b"other"}))) is ApplyResult.OK
+    assert store.adopt(P0, {V: 7}, ME) is ApplyResult.FENCED
+    assert store.adopt(P0, {V: 7}, OTHER) is ApplyResult.FENCED
+    assert store.read(P0, [V], [b"a"]).states[V] == [None]
 
 
 def test_views_may_move_alone(store: StateStore) -> None:
@@ -337,6 +384,7 @@ def test_empty_calls_are_harmless(store: StateStore) -> None:
     assert store.claim(P0, [], ME).heads == {}
     assert store.apply(ME, write()) is ApplyResult.OK
     assert store.reset(P0, {}, ME, "topic-1") is ApplyResult.OK
+    assert store.adopt(P0, {}, ME) is ApplyResult.OK
 
 
 def test_a_usable_store_passes_the_check(store: StateStore) -> None:
@@ -383,6 +431,7 @@ def test_a_store_out_of_reach_is_a_named_error(own_subject: Subject, app: str) -
         lambda: store.read(P0, [V], [b"a"]),
         lambda: store.apply(ME, write(view_write(V, 3, 4))),
         lambda: store.reset(P0, {V: 0}, ME, "topic-1"),
+        lambda: store.adopt(P0, {V: 3}, ME),
         lambda: store.announce("0", "me"),
         lambda: store.holder("0"),
         store.check,
