@@ -13,6 +13,7 @@
     |   `-- BrokerRefused        the broker answers but refuses for good (credentials, ACL, topic missing, record too large)
     |-- PartitionGivenUp         one partition cannot be served; the others go on
     |-- PartitionMoved           the store says that a partition is no longer ours or not where we left it: recover it
+    |-- SnapshotRefused          a file of states cannot be taken or used: says why, and that nothing was changed
     `-- LookupRefused            a look-up asks for something that cannot be answered exactly
 
 A bad record is never an exception: it becomes a dead letter (`types.Reason`). The loop retries `TransientError` and recovers
@@ -72,6 +73,10 @@ class PartitionGivenUp(HeadraceError):
 
 class PartitionMoved(HeadraceError):
     """The store says that a partition is no longer ours, or not where we left it."""
+
+
+class SnapshotRefused(HeadraceError):
+    """A file of states cannot be taken or used as it is."""
 
 
 class LookupRefused(HeadraceError):

@@ -9,6 +9,7 @@ import gc
 import json
 import sys
 import time
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -187,13 +188,15 @@ def _ms(text: str | None, option: str) -> int | None:
     return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1_000)
 
 
-def as_text(name: str, findings: Findings, meter: Meter) -> str:
-    """For people: the verdict on each invariant, then the first violations."""
+def as_text(name: str, findings: Findings, meter: Meter, only: Collection[str] = ()) -> str:
+    """For people: the verdict on each invariant (`only`: on these), then the first violations."""
     from headrace.verify.findings import INVARIANTS, WITNESSED
 
     counted = ", ".join(f"{count:,} {what}" for what, count in findings.checked.items())
     lines = [f"app {name}: {counted or 'nothing'} in {meter.seconds:.1f} s"]
     for invariant, (what, kinds) in {**INVARIANTS, **WITNESSED}.items():
+        if only and invariant not in only:
+            continue
         verdict = findings.verdict(invariant)
         wrong = ", ".join(f"{findings.counts[kind]:,} {kind.value}" for kind in kinds if findings.counts[kind])
         why = wrong if verdict == "violated" else findings.not_checked.get(invariant, "")
@@ -206,20 +209,21 @@ def as_text(name: str, findings: Findings, meter: Meter) -> str:
     return "\n".join(lines)
 
 
-def as_json(findings: Findings, meter: Meter) -> str:
+def as_json(findings: Findings, meter: Meter, only: Collection[str] = (), **more: object) -> str:
     """For programs."""
     from headrace.verify.findings import INVARIANTS, WITNESSED
 
     return json.dumps(
         {
             "sound": findings.sound(),
-            "invariants": {invariant: findings.verdict(invariant) for invariant in (*INVARIANTS, *WITNESSED)},
+            "invariants": {invariant: findings.verdict(invariant) for invariant in only or (*INVARIANTS, *WITNESSED)},
             "not_checked": findings.not_checked,
             "checked": findings.checked,
             "counts": findings.counts,
             "violations": [asdict(violation) for violation in findings.violations],
             "incidents": [asdict(incident) for incident in findings.incidents],
             "seconds": round(meter.seconds, 3),
+            **more,
         },
         indent=2,
     )

@@ -31,6 +31,7 @@ def deployment(group: str, properties: Properties, store: StateStore | None) -> 
             reader=lambda: KafkaReader(properties, ahead_kbytes=AHEAD_KBYTES),
             written_end=written_end,
             committed=questions.committed,
+            topic_id=questions.topic_id,
             store=store,
             now_ms=lambda: time.monotonic_ns() // 1_000_000,
             pause=lambda ms: time.sleep(ms / 1_000),

@@ -88,7 +88,7 @@ class StateCheck:
             self._findings.checked["entities"] += len(keys)
             for key, theirs, ours in zip(keys, stored, folded, strict=True):
                 if theirs != ours and not same_state(view, theirs, ours, as_of_ms):
-                    self._state(name, view, key, _size(ours), _size(theirs))
+                    self._findings.add(another_state(name, view, key, ours, theirs))
 
     def _pairs(self, store: StateStore, name: TopicPartition, view: FeatureView) -> Iterator[Pairs]:
         """Every entity that the fold or the store knows, with both states: first those of the fold, then those only the store has."""
@@ -108,9 +108,11 @@ class StateCheck:
     def _head(self, name: TopicPartition, of: str, at: Position, expected: str, found: str) -> None:
         _add(self._findings, Kind.HEAD, name, of, expected, found, at.offset)
 
-    def _state(self, name: TopicPartition, view: FeatureView, key: bytes, expected: str, found: str) -> None:
-        entity = key.decode(errors="backslashreplace")
-        self._findings.add(Violation(kind=Kind.STATE, **name._asdict(), entity=entity, of=view.name, expected=expected, found=found))
+
+def another_state(name: TopicPartition, view: FeatureView, key: bytes, ours: bytes | None, theirs: bytes | None) -> Violation:
+    """An entity whose state in the store is not the fold's."""
+    entity = key.decode(errors="backslashreplace")
+    return Violation(kind=Kind.STATE, **name._asdict(), entity=entity, of=view.name, expected=_size(ours), found=_size(theirs))
 
 
 def _size(state: bytes | None) -> str:

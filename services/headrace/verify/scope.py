@@ -79,7 +79,7 @@ def scope_of(app: App, subject: Subject, from_ms: int | None, to_ms: int | None,
         read = [name for topic in sources for name in partitions[topic]]
         _wait_for_rest(reader, subject, read, results, rest_ms)
         before = {name: reader.log_range(name).end for name in results}
-        committed = {name: _committed(app, subject, name) for name in read}
+        committed = {name: stable_position(app, subject, name) for name in read}
         until = {name: subject.written_end(name) for name in results}
         still_open = _wait_for_ends(reader, subject, until)
         scope = Scope(partitions=partitions, committed=committed, before=before, until={**until, **still_open}, open=still_open)
@@ -93,6 +93,24 @@ def scope_of(app: App, subject: Subject, from_ms: int | None, to_ms: int | None,
         for name in results:
             begin = reader.log_range(name).start if from_ms is None else reader.offset_at(name, from_ms)
             scope.begins[name] = scope.until[name] if begin is None else begin
+        return scope
+    finally:
+        reader.close()
+
+
+def state_scope(app: App, subject: Subject, wanted: Sequence[TopicPartition], *, rest_ms: int) -> Scope:
+    """The same for the state of some source partitions: the topics of results are not looked at."""
+    reader = subject.reader()
+    try:
+        _wait_for_rest(reader, subject, wanted, (), rest_ms)
+        partitions = {source.topic: [name for name in wanted if name.topic == source.topic] for source in app.sources}
+        scope = Scope(partitions=partitions, committed={})
+        for source in app.sources:
+            span = span_ms(source, app.views_of(source))
+            for name in scope.partitions[source.topic]:
+                scope.committed[name] = stable_position(app, subject, name)
+                bounds = _bounds(reader, name, scope.committed[name].offset, span, (None, None))
+                scope.starts[name], scope.firsts[name], scope.ends[name] = bounds
         return scope
     finally:
         reader.close()
@@ -146,8 +164,8 @@ def _facts(app: App, subject: Subject) -> Sequence[bytes | None]:
         facts.close()
 
 
-def _committed(app: App, subject: Subject, name: TopicPartition) -> Position:
-    """The stable offset, waited for while a transaction holds it."""
+def stable_position(app: App, subject: Subject, name: TopicPartition) -> Position:
+    """The group's stable offset, waited for while a transaction holds it. Raises `FatalError` where there is none."""
     deadline_ms = subject.now_ms() + PENDING_MS
     while True:
         try:

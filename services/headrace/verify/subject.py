@@ -20,6 +20,8 @@ class Subject:
     """The end of a partition, pending transactions included."""
     committed: Callable[[TopicPartition], Position | None]
     """The stable position of the app's group; raises `TransientError` while a transaction holds it."""
+    topic_id: Callable[[str], str]
+    """The id of a topic, which changes when it is made again under its name."""
     store: StateStore | None
     """None: the state is not checked."""
     now_ms: Callable[[], int]

@@ -107,6 +107,7 @@ def verified(driver: Driver, damage: Mapping[str, Damage] | None = None, wishes:
         reader=lambda: DamagedReader(driver, damage or {}),
         written_end=driver.log.end_offset,
         committed=lambda name: driver.log.committed(app.name, name),
+        topic_id=driver.log.topic_id,
         store=driver.store,
         now_ms=lambda: driver.clock.monotonic_ns() // 1_000_000,
         pause=driver.clock.advance,
