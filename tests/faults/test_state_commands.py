@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
-from tests.faults.harness import Make
+from headrace.features.redis_store import _states, _tag
+from headrace.local_stack import Stack
+from headrace.types import TopicPartition
+from headrace.verify.findings import Kind
+from tests.contract.store.subjects import ask
+from tests.faults.harness import Make, Trial
 from tests.faults.processes import KEPT, ROOT
+
+
+def state(run: Trial, verb: str, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """`headrace state <verb>`, as an operator calls it; it has to end with this exit code."""
+    environment = {name: os.environ[name] for name in KEPT if name in os.environ} | run.settings
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT / "services", ROOT)))
+    command = [sys.executable, "-m", "headrace", "state", verb, "--app", "started:app", *arguments]
+    done = subprocess.run(command, cwd=run.folder, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+    return done
+
+
+def text(name: TopicPartition) -> str:
+    """A partition's name."""
+    return f"{name.topic}-{name.partition}"
+
+
+def rebuilt(run: Trial) -> set[str]:
+    """The partitions that workers have folded from the log anew."""
+    return {line["partition"] for worker in run.workers for line in worker.said("partition catches up") if line["rebuilt"]}
 
 
 def test_a_state_that_was_dropped_is_rebuilt(trial: Make) -> None:
@@ -18,18 +46,114 @@ def test_a_state_that_was_dropped_is_rebuilt(trial: Make) -> None:
     for slot in range(2):
         run.start(slot)
     run.wait_passed(4_000)
-    environment = {name: os.environ[name] for name in KEPT if name in os.environ} | run.settings
-    environment["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT / "services", ROOT)))
-    command = [sys.executable, "-m", "headrace", "state", "rebuild", "--app", "started:app"]
-    wrong = subprocess.run(
-        [*command, "--partition", "elsewhere-0"], cwd=run.folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert (wrong.returncode, f"{run.source}-0" in wrong.stderr) == (2, True), wrong.stderr
-    done = subprocess.run(command, cwd=run.folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert f"dropped the state of {run.source}-3" in done.stdout
+    assert f"{run.source}-0" in state(run, "rebuild", "--partition", "elsewhere-0", code=2).stderr
+    assert f"dropped the state of {run.source}-3" in state(run, "rebuild").stdout
     run.wait_drained()
     figures = run.verdict()
-    rebuilt = {line["partition"] for worker in run.workers for line in worker.said("partition catches up") if line["rebuilt"]}
-    assert len(rebuilt) == run.partitions
+    assert len(rebuilt(run)) == run.partitions
     assert figures["catch_ups"] >= run.partitions
+
+
+def test_an_old_snapshot_is_restored_under_load(trial: Make) -> None:
+    """A file taken while workers are busy is put back 2,000 events later: they fold what came since, and nothing is lost or repeated."""
+    run = trial()
+    run.prepare()
+    wanted = run.records(8_000)
+    loader = run.load(wanted[:4_000], pace=lambda _: 500)
+    for slot in range(2):
+        run.start(slot)
+    run.wait_passed(1_000)
+    told = state(run, "snapshot", "before.state").stdout
+    assert "of 4 partitions" in told
+    loader.finish()
+    at = run.progress.total
+    loader = run.load(wanted[4_000:], pace=lambda _: 1_000)
+    run.wait_passed(at + 2_000)
+    restored = state(run, "restore", "before.state")
+    offsets = [int(line.rpartition(" ")[2]) for line in restored.stdout.splitlines() if "at offset" in line]
+    assert len(offsets) == run.partitions
+    assert 0 < sum(offsets) < at + 2_000
+    loader.finish()
+    run.wait_drained()
+    figures = run.verdict()
+    assert rebuilt(run) == set()
+    assert figures["catch_ups"] >= run.partitions
+    assert figures["caught_up_events"] >= 1_000
+
+
+def test_a_snapshot_fills_an_empty_store(trial: Make, own_stack: Callable[..., Stack]) -> None:
+    """A Redis that lost everything gets the states of a file, and the worker folds the rest of the log instead of all of it."""
+    redis = own_stack(brokers=0).redis
+    run = trial(redis=redis)
+    run.prepare()
+    wanted = run.records(5_000)
+    run.load(wanted[:4_000], wait=True)
+    run.start(0)
+    run.wait_drained()
+    state(run, "snapshot", "all.state")
+    one = text(run.source_partitions[1])
+    state(run, "snapshot", "one.state", "--partition", one)
+    run.stop_workers()
+    ask(redis, "FLUSHALL")
+    assert json.loads(state(run, "verify", "--wait", "0", "--output", "json", code=1).stdout)["counts"] == {"head": 8}
+    missing = state(run, "restore", "one.state", "--partition", text(run.source_partitions[0]), code=1).stderr
+    assert f"{text(run.source_partitions[0])} is not in the file" in missing
+    assert "is damaged" in state(run, "restore", damaged(run.folder / "all.state"), code=1).stderr
+    assert f"{one} has the state of" in state(run, "restore", "one.state").stdout
+    state(run, "restore", "all.state")
+    told = json.loads(state(run, "verify", "--output", "json").stdout)
+    assert (told["sound"], told["invariants"], told["checked"]["partitions"]) == (True, {"I4": "passed"}, 8)
+    run.load(wanted[4_000:], wait=True)
+    run.start(0)
+    run.wait_drained()
+    run.verdict()
+    assert rebuilt(run) == set()
+
+
+def damaged(path: Path) -> str:
+    """A copy of a file of which the last 1,000 bytes are missing."""
+    copy = path.with_name("damaged.state")
+    copy.write_bytes(path.read_bytes()[:-1_000])
+    return copy.name
+
+
+def test_one_entity_is_rebuilt_beside_a_worker(trial: Make) -> None:
+    """T39: `state verify` names just ten deleted states; one comes back by `--entity` beside a busy worker, the rest by `--partition`."""
+    run = trial()
+    run.prepare()
+    wanted = run.records(6_000)
+    run.load(wanted[:3_000], wait=True)
+    run.start(0)
+    run.wait_drained()
+    run.stop_workers()
+    assert "I4 state         passed" in state(run, "verify").stdout
+    partition, view = run.rng.choice(run.source_partitions), run.app.pipelines[0].views[0]
+    assert view.name == "spending"  # whose windows hold the whole log: no state is too old to be missed
+    states = _states(_tag(run.app.name, partition), view.fp).decode()
+    gone = sorted(entity.decode() for entity in run.rng.sample(sorted(run.stored(partition, view.fp)), 10))
+    assert ask(run.redis, "HDEL", states, *gone) == 10
+    told = json.loads(state(run, "verify", "--partition", text(partition), "--output", "json", code=1).stdout)
+    assert (told["counts"], told["checked"]["partitions"]) == ({Kind.STATE.value: 10}, 2)
+    named = sorted((one["partition"], one["of"], one["entity"]) for one in told["violations"])
+    assert named == [(partition.partition, view.name, entity) for entity in gone]
+    assert "1 state" in state(run, "verify", "--entity", gone[0], code=1).stdout
+
+    others = [
+        one for one in wanted[3_000:4_500] if (one.key or b"").decode() not in gone
+    ]  # what is scored before the repair is scored wrong
+    loader = run.load(others, pace=lambda _: 200)
+    run.start(0)
+    run.wait_passed(3_100)
+    told = state(run, "rebuild", "--entity", gone[0]).stdout
+    assert f"the state of {gone[0]} in view {view.name} was not the one of the log and is now" in told
+    assert f"{view.name}: {view.feature_names[0]} = " in state(run, "verify", "--entity", gone[0]).stdout
+    loader.finish()
+    run.wait_drained()
+    left = json.loads(state(run, "verify", "--output", "json", code=1).stdout)["violations"]
+    assert sorted(line["entity"] for line in left) == gone[1:]
+    state(run, "rebuild", "--partition", text(partition))
+    run.wait(lambda: rebuilt(run) == {text(partition)}, "the worker has noticed and folds the partition anew")
+    run.load(wanted[4_500:], wait=True)
+    run.wait_drained()
+    state(run, "verify")
+    run.verdict()
