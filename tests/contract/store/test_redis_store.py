@@ -19,7 +19,7 @@ from headrace.errors import FatalError, StoreRefused, TransientError
 from headrace.features import redis_store
 from headrace.features.redis_connection import RIGHTS, Tls
 from headrace.features.redis_store import RedisStore
-from headrace.features.state_store import ApplyResult
+from headrace.features.state_store import ApplyResult, aside
 from headrace.local_process import wait_until
 from headrace.local_stack import RedisServer, free_port
 from headrace.types import TopicPartition
@@ -328,6 +328,10 @@ def test_the_rights_we_ask_for_are_enough(own_redis: Make, connect: Connect) -> 
     assert store.apply(ME, write(view_write(V, 3, 4, delete=[b"a"]))) is ApplyResult.OK
     store.announce("0", "me")
     assert (store.holder("0"), len(store.states(P0, V))) == ("me", len(NUMBERS))
+    ready(store, ME, {aside(V): -1})
+    store.apply(ME, write(view_write(aside(V), -1, 4, {b"a": b"x"})))
+    assert store.adopt(P0, {V: 4}, ME) is ApplyResult.OK
+    store.drop(P0, [W])
     ask(server, "ACL", "SETUSER", "mill", "-@write")
     with pytest.raises(StoreRefused, match="ACL SETUSER"):
         store.apply(ME, write(view_write(V, 4, 5)))
@@ -403,6 +407,10 @@ def test_a_cluster_is_followed(cluster: tuple[RedisServer, RedisServer], connect
             moved = write(*(view_write(view, 0, 1, {b"{a}": b"x", b"b": b"y"}) for view in (V, W)), partition=partition)
             assert store.apply(ME, moved) is ApplyResult.OK
             assert store.read(partition, [V, W], [b"{a}", b"b"]).states[W] == [b"x", b"y"]
+            ready(store, ME, {aside(V): -1}, partition)
+            store.apply(ME, write(view_write(aside(V), -1, 1, {b"b": b"z"}), partition=partition))
+            assert store.adopt(partition, {V: 1}, ME) is ApplyResult.OK
+            assert store.read(partition, [V], [b"{a}", b"b"]).states[V] == [None, b"z"]
         store.announce("0", "me")
         assert store.holder("0") == "me"
     assert all(ask(node, "DBSIZE") for node in cluster)

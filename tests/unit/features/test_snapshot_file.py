@@ -70,7 +70,7 @@ def test_a_file_that_was_cut_is_refused(tmp_path: Path, seed: int) -> None:
     cut = tmp_path / "cut"
     for length in places(random.Random(seed), len(whole)):
         cut.write_bytes(whole[:length])
-        with pytest.raises(SnapshotRefused, match="is damaged|is no file of states"):
+        with pytest.raises(SnapshotRefused, match=r"is damaged|is no file of states"):
             SnapshotFile(cut)
     cut.write_bytes(whole + b"\n")
     with pytest.raises(SnapshotRefused, match="is damaged"):
