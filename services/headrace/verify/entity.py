@@ -53,9 +53,14 @@ class EntityState:
     ) -> None:
         self._subject, self._store, self._name, self._key = subject, store, name, key
         self._views = {view.fp: view for view in app.views_of(source)}
+        stands = self._stands()
         self._fold = EntityFold(app, subject, source, name, key, told=told)
         self._reader: RecordReader = subject.reader()
-        self._fold.reach(self._reader, self._stands())
+        try:
+            self._fold.reach(self._reader, stands)
+        except BaseException:
+            self.close()
+            raise
 
     def look(self) -> list[Seen]:
         """Store and log in one instant, whoever is at work."""
