@@ -100,7 +100,8 @@ def rebuild(
 ) -> None:
     """Drop the state of partitions, so that the workers fold it again from the log. Predictions wait meanwhile; none is lost or repeated.
 
-    A worker notices within seconds; a partition that a worker has given up is taken up again when that worker is restarted.
+    A worker notices within seconds; a partition that a worker has given up is taken up again when that worker is restarted. With --entity
+    nothing is dropped: the log is folded here, and that one state is written under the worker's hands, which claims the partition again.
     """
     from headrace.cli.verify import Meter
     from headrace.features.state_store import aside

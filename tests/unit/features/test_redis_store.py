@@ -56,7 +56,7 @@ def test_a_server_without_append_only_file_is_a_warning() -> None:
 def test_scripts_are_loaded_by_name() -> None:
     """The file holds exactly the scripts that are used, each with the digest of its own text."""
     scripts = _scripts()
-    assert set(scripts) == {"claim", "note", "reset"}
+    assert set(scripts) == {"adopt", "claim", "note", "reset"}
     whole = resources.files("headrace.features").joinpath("redis_store.lua").read_bytes()
     for digest, text in scripts.values():
         assert text in whole
