@@ -115,6 +115,7 @@ def verified(driver: Driver) -> list[str]:
         written_end=driver.log.end_offset,
         committed=lambda name: driver.log.committed(APP.name, name),
         store=driver.store,
+        topic_id=driver.log.topic_id,
         now_ms=lambda: driver.clock.monotonic_ns() // 1_000_000,
         pause=driver.clock.advance,
     )

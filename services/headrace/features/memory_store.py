@@ -56,9 +56,9 @@ class Snapshot:
 class MemoryStore:
     """The state store in memory.
 
-    `pause(step)` is called before each atomic step ("claim", "read", "scan", "apply", "reset", "note", "drop", "adopt") and `after(step)` once
-    it is done, before its answer goes out: what they raise reaches the caller, from `after` as a reply that was lost. While `away` is true
-    every call raises `TransientError` and does nothing. Safe to call from several threads.
+    `pause(step)` is called before each atomic step ("claim", "read", "scan", "apply", "reset", "note", "drop", "adopt") and `after(step)`
+    once it is done, before its answer goes out: what they raise reaches the caller, from `after` as a reply that was lost. While `away` is
+    true every call raises `TransientError` and does nothing. Safe to call from several threads.
     """
 
     def __init__(self, *, pause: Callable[[str], None] = _go_on, after: Callable[[str], None] = _go_on) -> None:

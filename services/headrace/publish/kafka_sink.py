@@ -15,7 +15,9 @@ to the log. An abort that comes while the first records of a transaction still w
 librdkafka has no KIP-890: the request that ends a transaction, once delayed on a broken connection, can end the *next* one. So when a
 connection broke or the commit took longer than a request may take, the answer stands, and `begin` makes a new producer first.
 
-Limits: `commit` and `abort` wait as long as `transaction.timeout.ms` for a broker that is away, and try again twice.
+Limits: `commit` and `abort` try three times as long as `transaction.timeout.ms` for a broker that is away. Librdkafka may wait for ever
+where a coordinator restarts meanwhile: for offsets it has no time-out (its issue 5456), and an abort was seen to hang for over a minute. So
+each call has a deadline of ours; past it nothing is known, and the thread that waits is left alone with a producer that nobody will use.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -76,6 +79,7 @@ class KafkaTransactionalSink:
             "transactional.id": transactional_id,
         }
         timeout_ms = int(self._configuration["transaction.timeout.ms"])
+        self._patience_s = _TRIES * timeout_ms / 1_000
         self._request_s = int(self._configuration.setdefault("socket.timeout.ms", max(1_000, timeout_ms - 100))) / 1_000
         self._id = transactional_id
         self._say = say
@@ -137,10 +141,12 @@ class KafkaTransactionalSink:
         wanted = [KafkaPartition(*name, found.offset, commit_metadata.as_text(found)) for name, found in offsets.items()]
         began = time.monotonic()
         failure: KafkaError | None = None
+
+        steps = [(self._patience_s, partial(_insist, outbox.producer.commit_transaction))]
+        if wanted:
+            steps.insert(0, (self._request_s, partial(_insist, lambda: outbox.producer.send_offsets_to_transaction(wanted, group))))
         try:
-            if wanted:
-                _within(self._request_s, lambda: _insist(lambda: outbox.producer.send_offsets_to_transaction(wanted, group)))
-            _insist(outbox.producer.commit_transaction)
+            _within(*steps)
         except KafkaException as error:
             failure = reason(error)
             result = self._failed(failure)
@@ -159,7 +165,7 @@ class KafkaTransactionalSink:
         if self._outbox is None or not self._begun:
             return self._over(CommitResult.UNKNOWN)
         try:
-            _insist(self._outbox.producer.abort_transaction)
+            _within((self._patience_s, partial(_insist, self._outbox.producer.abort_transaction)))
         except KafkaException as error:
             fenced = reason(error).code() in _FENCED
             return self._over(CommitResult.FENCED if fenced else CommitResult.UNKNOWN, reason(error))
@@ -275,27 +281,33 @@ class KafkaAtLeastOnceSink:
         return self._outbox
 
 
-def _within(limit_s: float, call: Callable[[], None]) -> None:
-    """Call, and stop waiting after a time, whatever becomes of it; then raise that it timed out.
+def _within(*steps: tuple[float, Callable[[], None]]) -> None:
+    """Do one step after the other, and stop waiting when one takes longer than its seconds, whatever becomes of it; then raise that it
+    timed out. No step begins after that.
 
-    Librdkafka gives offsets no time-out of its own, whatever it is told (https://github.com/confluentinc/librdkafka/issues/5456): where the
-    group's coordinator restarts meanwhile it may wait for ever. The thread that waits is left alone with a producer that nobody will use.
+    See https://github.com/confluentinc/librdkafka/issues/5456.
     """
-    done: Future[None] = Future()
+    ends: list[Future[None]] = [Future() for _ in steps]
+    given_up = threading.Event()
 
     def work() -> None:
-        try:
-            call()
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-            done.set_exception(error)
-        else:
-            done.set_result(None)
+        for (_, step), end in zip(steps, ends, strict=True):
+            if given_up.is_set():
+                return
+            try:
+                step()
+            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+                end.set_exception(error)
+                return
+            end.set_result(None)
 
-    threading.Thread(target=work, name="offsets", daemon=True).start()
-    try:
-        done.result(limit_s)
-    except TimeoutError as error:
-        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"the offsets were not taken within {limit_s:g} s")) from error
+    threading.Thread(target=work, name="transaction", daemon=True).start()
+    for (limit_s, _), end in zip(steps, ends, strict=True):
+        try:
+            end.result(limit_s)
+        except TimeoutError as error:
+            given_up.set()
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"the transaction got no further within {limit_s:g} s")) from error
 
 
 def _insist(call: Callable[[], None]) -> None:

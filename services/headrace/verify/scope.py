@@ -111,6 +111,7 @@ def state_scope(app: App, subject: Subject, wanted: Sequence[TopicPartition], *,
                 scope.committed[name] = stable_position(app, subject, name)
                 bounds = _bounds(reader, name, scope.committed[name].offset, span, (None, None))
                 scope.starts[name], scope.firsts[name], scope.ends[name] = bounds
+        scope.left_out = condemned_offsets(_facts(app, subject))
         return scope
     finally:
         reader.close()

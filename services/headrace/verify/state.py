@@ -44,14 +44,17 @@ class Unscored:
         return Scores(scores=np.zeros(len(values)), refused=[])
 
 
-def state_fold(app: App, source: Source, shelf: Shelf, starts: Mapping[TopicPartition, int]) -> SourceFold:
-    """The fold of some partitions of a source, for their states."""
+def state_fold(
+    app: App, source: Source, shelf: Shelf, starts: Mapping[TopicPartition, int], left_out: Mapping[TopicPartition, Sequence[int]]
+) -> SourceFold:
+    """The fold of some partitions of a source, for their states; `left_out`: what was condemned (`crashes.py`)."""
     return SourceFold(
         app,
         source,
         models={pipeline.name: Unscored() for pipeline in app.pipelines},
         shelf=shelf,
         starts=starts,
+        left_out=left_out,
         headers=HeaderPolicy.MINIMAL,
         limits=Limits(),
     )
@@ -80,7 +83,11 @@ class StateVerification:
         with closing(Shelf({source.topic: [view.fp for view in self._app.views_of(source)] for source in self._app.sources})) as shelf:
             folds = {
                 source.topic: state_fold(
-                    self._app, source, shelf, {name: start for name, start in scope.starts.items() if name.topic == source.topic}
+                    self._app,
+                    source,
+                    shelf,
+                    {name: start for name, start in scope.starts.items() if name.topic == source.topic},
+                    scope.left_out,
                 )
                 for source in self._app.sources
             }
@@ -135,7 +142,7 @@ class EntityFold:
         self.end = scope.starts[name]
         self._begin, self._committed = self.end, scope.committed[name].offset
         self._shelf = Shelf({source.topic: self._views})
-        self._fold = state_fold(app, source, self._shelf, scope.starts)
+        self._fold = state_fold(app, source, self._shelf, scope.starts, scope.left_out)
         self._ends: list[int] = []
         self._versions: list[Mapping[str, bytes | None]] = []
 

@@ -82,6 +82,7 @@ def verified(driver: Driver) -> Findings:
         written_end=driver.log.end_offset,
         committed=lambda name: driver.log.committed(app.name, name),
         store=driver.store,
+        topic_id=driver.log.topic_id,
         now_ms=lambda: driver.clock.monotonic_ns() // 1_000_000,
         pause=driver.clock.advance,
     )

@@ -47,6 +47,7 @@ def compared(driver: Driver, lines: Sequence[str], *, live: bool = False, from_m
         written_end=driver.log.end_offset,
         committed=lambda name: driver.log.committed(app.name, name),
         store=driver.store,
+        topic_id=driver.log.topic_id,
         now_ms=lambda: 0,
         pause=driver.clock.advance,
     )
