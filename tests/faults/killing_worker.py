@@ -2,6 +2,8 @@
 
     python -m tests.faults.killing_worker "after commit 3" <slot>
 
+With a fourth word, `stop`, it freezes there instead, until somebody wakes it up.
+
 It is the worker of `headrace run worker`, its ports wrapped. A death inside a transaction waits until the broker has the records: else
 there would be nothing to hide from readers.
 """
@@ -31,8 +33,9 @@ FLUSH_S = 5.0
 class Killer:
     """Counts down to the death of this process."""
 
-    def __init__(self, when: str, step: str, count: int) -> None:
+    def __init__(self, when: str, step: str, count: int, *, stop: bool = False) -> None:
         self._moment, self._left = (when, step), count
+        self._signal = signal.SIGSTOP if stop else signal.SIGKILL
 
     def at(self, when: str, step: str, producer: Any = None) -> None:
         """Die here, if this is the place."""
@@ -42,7 +45,7 @@ class Killer:
         if not self._left:
             if producer is not None:
                 producer.flush(FLUSH_S)
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self._signal)
 
 
 class Wrapped:
@@ -124,9 +127,9 @@ def main(death: str, slot: str) -> None:
     settings = load().settings
     settings = settings.model_copy(update={"worker": settings.worker.model_copy(update={"slot": slot})})
     log.set_up()
-    when, step, count = death.split()
+    when, step, count, *how = death.split()
     worker = KillingWorker(load_app("started:app"), settings, clock=SystemClock(), say=log.logger("worker", slot=slot).info)
-    worker.killer = Killer(when, step, int(count))
+    worker.killer = Killer(when, step, int(count), stop=how == ["stop"])
     worker.run()
 
 

@@ -105,6 +105,11 @@ class WorkerProcess:
         """Freeze it."""
         self._process.send_signal(signal.SIGSTOP)
 
+    @property
+    def frozen(self) -> bool:
+        """Whether it is stopped."""
+        return Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "T"
+
     def resume(self) -> None:
         """Let it go on."""
         self._process.send_signal(signal.SIGCONT)

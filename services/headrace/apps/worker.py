@@ -110,13 +110,6 @@ class Worker:
         self._metrics.build(version=own_version(), python=platform.python_version())
         warm_up()
         self._server = HealthServer(self._health, self._metrics.exposition, host=settings.worker.http_host, port=settings.worker.http_port)
-        say(
-            "worker starts",
-            app=app.name,
-            slot=self._slot,
-            pid=os.getpid(),
-            probes=f"http://{self._server.address[0]}:{self._server.address[1]}",
-        )
 
     def stop(self, *_: int | FrameType | None) -> None:
         """End after the batch at hand."""
@@ -129,6 +122,8 @@ class Worker:
         """Serve until `stop` or SIGTERM; raises whatever ends the worker for good."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.stop)
+        host, port = self._server.address[:2]
+        self._say("worker starts", app=self._app.name, slot=self._slot, pid=os.getpid(), probes=f"http://{host}:{port}")
         store = redis_store(self._app, self._settings)
         executors = thread_executors()
         try:

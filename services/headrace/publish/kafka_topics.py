@@ -95,6 +95,7 @@ class KafkaTopics:
                 settings=settings[name],
             )
             for name, topic in there.items()
+            if name in settings
         }
         return {name: found.get(name) for name in names}
 
@@ -177,11 +178,15 @@ class KafkaTopics:
         return {int(broker): {name: one[name] for name in BROKER_SETTINGS if name in one} for broker, one in found.items()}
 
     def _settings(self, resources: list[ConfigResource]) -> dict[str, dict[str, str]]:
-        asked = self._admin.describe_configs(resources, request_timeout=ANSWER_S) if resources else {}
-        return {
-            resource.name: {name: one.value for name, one in answer(future, f"asking for the settings of {resource.name}").items()}
-            for resource, future in asked.items()
-        }
+        """Settings by name; a topic that is gone meanwhile is not among them."""
+        found = {}
+        for resource, future in (self._admin.describe_configs(resources, request_timeout=ANSWER_S) if resources else {}).items():
+            gone = future.exception()
+            if isinstance(gone, KafkaException) and reason(gone).code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                continue
+            told = answer(future, f"asking for the settings of {resource.name}")
+            found[resource.name] = {name: one.value for name, one in told.items()}
+        return found
 
 
 _HAS_MEMBERS = frozenset({KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP, KafkaError.ILLEGAL_GENERATION})
