@@ -8,7 +8,11 @@ import pytest
 from confluent_kafka import TopicCollection
 from confluent_kafka.admin import AdminClient
 
+from headrace.consume.kafka_questions import KafkaQuestions
+from headrace.errors import TransientError
+from headrace.kafka_client import Coordinator, make_admin
 from headrace.local_stack import KafkaServer, Stack
+from headrace.types import LogRange
 from tests.faults.harness import Make, Trial
 
 MakeStack = Callable[..., Stack]
@@ -61,6 +65,28 @@ def test_a_question_to_a_broker_that_goes_away_ends_no_process(own_stack: MakeSt
         had = [len(one.said("answered")) for one in askers]
         run.wait(lambda: all(len(one.said("answered")) > count for one, count in zip(askers, had, strict=True)), "all have answers again")  # noqa: B023
     run.stop_workers()
+
+
+@pytest.mark.faults
+def test_a_restarted_broker_is_asked_with_its_new_epoch(own_stack: MakeStack, trial: Make) -> None:
+    """Who asked a leader before it was killed is told ends, and offsets by time, after it as well."""
+    (kafka,) = own_stack(brokers=1, redis=False).kafka
+    run = trial(kafka=kafka, partitions=1)
+    run.prepare()
+    run.load(run.records(100), wait=True)
+    (partition,) = run.source_partitions
+    questions = KafkaQuestions(make_admin(run.properties), run.app.name, Coordinator(run.properties, run.app.name, stable=True))
+
+    def answers() -> list[object]:
+        try:
+            return [questions.written_end(partition), questions.log_range(partition), questions.offset_at(partition, 0)]
+        except TransientError:
+            return []
+
+    expected = answers()
+    assert expected[:2] == [100, LogRange(start=0, end=100)]
+    restart(run, kafka, kill=True)
+    run.wait(lambda: answers() == expected, "the broker answers as before", 20)
 
 
 @pytest.mark.faults

@@ -179,6 +179,22 @@ def test_a_worker_is_cut_off(through_proxies: MakeProxied, trial: Make, kind: st
 
 @pytest.mark.faults
 @pytest.mark.timeout(400)
+def test_batches_that_do_not_fit_through_the_line(through_proxies: MakeProxied, trial: Make) -> None:
+    """6,000 records wait before a worker whose line takes 1 Mbit/s: it halves its batches until they pass in time, and passes them all."""
+    way = through_proxies(1)
+    run = trial(kafka=way.kafka, partitions=6, max_batch=4_000)
+    run.prepare()
+    run.load(run.records(6_000), wait=True)
+    (proxy,) = way.proxies
+    proxy.slow(delay_s=0.05, bits_per_s=1_000_000)
+    worker = way.start(run, 0, HEADRACE_KAFKA__PRODUCER_PROPERTIES='{"compression.type": "none"}')
+    run.wait_drained(240)
+    assert worker.said("transaction failed")
+    run.verdict()
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(400)
 def test_a_slow_line(through_proxies: MakeProxied, trial: Make) -> None:
     """T27: 2 workers, each over a line with 100 ms there and back and 3 Mbit/s, 200 events/s for 60 s."""
     way = through_proxies(2)

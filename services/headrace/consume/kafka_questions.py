@@ -20,6 +20,7 @@ from headrace.types import LogRange, Position, TopicPartition
 
 ANSWER_S = 5.0
 """How long a question may take."""
+_ANOTHER_EPOCH = frozenset({KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH})
 STABLE_S = 0.5
 """How long a stable offset is waited for at first; twice as long after each time it did not come, up to `ANSWER_S`."""
 
@@ -60,19 +61,19 @@ class KafkaQuestions:
 
     def log_range(self, partition: TopicPartition) -> LogRange:
         """The oldest kept offset and the last stable one."""
-        first, last = self._ask_offset(partition, OffsetSpec.earliest()), self._ask_offset(partition, OffsetSpec.latest())
         doing = f"asking how far {partition.topic}-{partition.partition} reaches"
-        return LogRange(start=answer(first, doing).offset, end=answer(last, doing).offset)
+        first, last = (self._offset(partition, spec, doing) for spec in (OffsetSpec.earliest(), OffsetSpec.latest()))
+        return LogRange(start=first, end=last)
 
     def written_end(self, partition: TopicPartition) -> int:
         """The end, pending transactions included."""
         doing = f"asking how far {partition.topic}-{partition.partition} is written"
-        return answer(self._ask_offset(partition, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED), doing).offset
+        return self._offset(partition, OffsetSpec.latest(), doing, IsolationLevel.READ_UNCOMMITTED)
 
     def offset_at(self, partition: TopicPartition, time_ms: int) -> int | None:
         """The first offset below the last stable one with a timestamp of at least `time_ms`; markers and aborted records count too."""
         doing = f"asking for an offset by time in {partition.topic}-{partition.partition}"
-        found = answer(self._ask_offset(partition, OffsetSpec.for_timestamp(time_ms)), doing).offset
+        found = self._offset(partition, OffsetSpec.for_timestamp(time_ms), doing)
         return None if found < 0 else found
 
     def topic_id(self, topic: str) -> str:
@@ -83,11 +84,21 @@ class KafkaQuestions:
         """Descriptions of topics, to come."""
         return self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=ANSWER_S)
 
-    def _ask_offset(
-        self, partition: TopicPartition, spec: OffsetSpec, isolation: IsolationLevel = IsolationLevel.READ_COMMITTED
-    ) -> Future[ListOffsetsResultInfo]:
+    def _offset(
+        self, partition: TopicPartition, spec: OffsetSpec, doing: str, isolation: IsolationLevel = IsolationLevel.READ_COMMITTED
+    ) -> int:
+        """Ask the leader; librdkafka asks with the epoch it knows, and learns a newer one only when the topic is described."""
         name = KafkaPartition(*partition)
-        return self._admin.list_offsets({name: spec}, isolation_level=isolation, request_timeout=ANSWER_S)[name]
+
+        def ask() -> Future[ListOffsetsResultInfo]:
+            return self._admin.list_offsets({name: spec}, isolation_level=isolation, request_timeout=ANSWER_S)[name]
+
+        asked = ask()
+        refusal = asked.exception()
+        if isinstance(refusal, KafkaException) and reason(refusal).code() in _ANOTHER_EPOCH:
+            self.topic_id(partition.topic)
+            asked = ask()
+        return answer(asked, doing).offset
 
 
 class TopicWatch:
