@@ -10,7 +10,7 @@ DEMO   := .venv-demo
 RUN    := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-faults bench bench-recovery bench-verify stack stack-down lock
+.PHONY: help demo check test test-faults test-release bench bench-recovery bench-verify stack stack-down lock
 
 help: ## Say what there is
 	@echo "make ...       (ARGS='...' is handed on to the command)"
@@ -28,11 +28,16 @@ check: $(VENV)/ready ## Lint, format, types, import contracts
 # Without Maven or Java the tests that need Kafka are skipped, visibly; with CI=true that is a failure.
 test: $(VENV)/ready ## All tests but the long ones, on a real Kafka and a real Redis of their own
 	$(RUN) headrace stack fetch || test "$$CI" != true
-	$(RUN) pytest -n 2 --dist worksteal -m "not faults and not bench" $(ARGS)
+	$(RUN) pytest -n 2 --dist worksteal -m "not faults and not release and not bench" $(ARGS)
 
 test-faults: $(VENV)/ready ## The long tests: servers and processes killed, paused, rolled back; one after another
 	$(RUN) headrace stack fetch
-	$(RUN) pytest -m "faults or campaign" --fault-report build $(ARGS)
+	$(RUN) pytest -m "(faults or campaign) and not release" --fault-report build $(ARGS)
+
+test-release: $(VENV)/ready ## What is done before a release: the longest repeats, ten minutes of fuzzing
+	$(RUN) headrace stack fetch
+	$(RUN) pytest -m release $(ARGS)
+	$(RUN) pytest tests/fuzz -m faults --fuzz-seconds 600 $(ARGS)
 
 bench: $(VENV)/ready ## Measure against the raw client loops, in one run; writes build/bench.json
 	$(RUN) headrace stack fetch

@@ -343,8 +343,10 @@ class Trial:
             assert worker.exit_code == 0, worker.last_words()
             worker.gone()
 
-    def verdict(self) -> Figures:
-        """Stop everybody, compare everything; the figures of the run. Fails with all that is wrong (its first twenty)."""
+    def verdict(self, **measured: object) -> Figures:
+        """Stop everybody, compare everything; the figures of the run, with what the test measured. Fails with all that is wrong (its first
+        twenty).
+        """
         self.stop_workers()
         found = collect(self.app, self.properties, self._store)
         results = len(found.dead_letters) + sum(map(len, found.predictions.values()))
@@ -356,7 +358,8 @@ class Trial:
         problems = judge(self.app, found, self.models, partitions=self.partitions)
         problems += [violation.text() for violation in self.verified().violations]
         problems += heard(self.app, self.properties, self._store, self.seen.lines(), self.journal.path)
-        figures = {**self.figures(found.aborted), "condemned": sum(map(len, found.left_out.values())), "violations": len(problems)}
+        condemned = sum(map(len, found.left_out.values()))
+        figures = {**self.figures(found.aborted), "condemned": condemned, **measured, "violations": len(problems)}
         self._record(figures)
         assert not problems, f"{len(problems)} problems, journal {self.journal.path}\n" + "\n".join(problems[:20])
         return figures
@@ -390,14 +393,15 @@ class Trial:
         """How many workers were killed so far."""
         return sum(worker.killed_s is not None for worker in self.workers)
 
+    def felt_s(self) -> list[list[float]]:
+        """For each kill, in their order, how long after it each partition of the worker was first committed again, the quickest first."""
+        killed = sorted((worker.killed_s, worker.number) for worker in self.workers if worker.killed_s is not None)
+        felt = [[self.progress.first_after(at_s, name) for name in self.owned(self.workers[number])] for at_s, number in killed]
+        return [sorted(seconds for seconds in after if seconds is not None) for after in felt]
+
     def takeovers_s(self) -> list[float]:
         """For each killed worker the time from the kill to the next commit for one of its partitions."""
-        found = []
-        for worker in self.workers:
-            if worker.killed_s is not None:
-                after = [self.progress.first_after(worker.killed_s, partition) for partition in self.owned(worker)]
-                found += [min(seconds for seconds in after if seconds is not None)] if any(after) else []
-        return found
+        return [after[0] for after in self.felt_s() if after]
 
     def close(self) -> None:
         """End every process and thread."""
