@@ -92,18 +92,20 @@ def test_a_restarted_broker_is_asked_with_its_new_epoch(own_stack: MakeStack, tr
 @pytest.mark.faults
 @pytest.mark.timeout(400)
 def test_the_only_broker_restarts(own_stack: MakeStack, trial: Make) -> None:
-    """T20: the only broker is stopped 3 times and killed 3 times, in a drawn order; 6 partitions, 2 workers, 500 events a second."""
+    """T20: the only broker is stopped 6 times; 6 partitions, 2 workers, 500 events a second.
+
+    It is not killed. A Kafka 4.4 that is killed and started again may end a transaction without telling partitions that have no leader at
+    that moment, so that results vanish or offsets stay pending for ever (services/README.md, limits): of three brokers each may be killed.
+    """
     (kafka,) = own_stack(brokers=1, redis=False).kafka
     run = trial(kafka=kafka, partitions=6, max_batch=200)
     run.prepare()
     loader = run.load(run.records(200_000), pace=lambda _: 500)
     for slot in range(2):
         run.start(slot)
-    kills = [True, False] * 3
-    run.rng.shuffle(kills)
-    for kill in kills:
+    for _ in range(6):
         run.wait_passed(run.progress.total + 1_000)
-        restart(run, kafka, kill=kill)
+        restart(run, kafka, kill=False)
     run.wait_passed(run.progress.total + 1_000)
     loader.finish()
     run.wait_drained(120)

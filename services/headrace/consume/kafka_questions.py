@@ -54,7 +54,8 @@ class KafkaQuestions:
                 raise translate(reason(error), doing, was_let_in=True) from error
             waited_s, self._patience_s = self._patience_s, min(2 * self._patience_s, ANSWER_S)
             raise UnstableOffsets(
-                f"{doing}: not stable within {waited_s:g} s; a pending transaction holds it, or the broker is away"
+                f"{doing}: not stable within {waited_s:g} s; a pending transaction holds it, or the broker is away; if this lasts for "
+                "longer than transactions may, one hangs: Kafka's kafka-transactions.sh find-hanging names it, abort ends it"
             ) from error
         self._patience_s = STABLE_S
         return found
