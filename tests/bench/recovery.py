@@ -2,6 +2,8 @@
 
     restarted slot   kill -9 to the first commit of its partitions, the slot started again at once
     lost slot        the same, the slot left empty: another worker takes over
+    rolling restart  every slot ended by SIGTERM and started again, one after another: the longest time without a commit of any
+                     partition, for workers that keep their place and for those that leave it (`--leave`)
     rebuild          events a second folded after Redis was emptied, beside the speed of the same worker when it publishes
 
 Kills come while events flow. The brokers look for timed-out transactions every second, as those of `headrace stack` do; with Kafka's
@@ -14,7 +16,9 @@ import argparse
 import json
 import re
 import shutil
+import signal
 import tempfile
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -26,6 +30,7 @@ from tests.bench.worker import WorkerProcess, create_topics
 from tests.contract.store.subjects import ask
 from tests.faults.app import records
 from tests.faults.harness import Moment, Trial
+from tests.faults.processes import LEAVING, RUN_WORKER
 from tests.faults.processes import WorkerProcess as KilledWorker
 
 PARTITIONS, SLOTS = 12, 3
@@ -44,7 +49,8 @@ def main() -> None:
     stack: Stack | None = None
     try:
         stack = Stack.up(folder / "stack", say=say)
-        written = {**takeovers(stack, folder, options.kills), **rebuild(stack, options.events)}
+        written: dict[str, object] = {**takeovers(stack, folder, options.kills), "rolling_restart_gap_s": rolling(stack, folder)}
+        written |= rebuild(stack, options.events)
         BUILD.mkdir(exist_ok=True)
         (BUILD / "recovery.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
         print(json.dumps(written, indent=1))
@@ -91,6 +97,39 @@ def takeovers(stack: Stack, folder: Path, kills: int) -> dict[str, object]:
         return {"restarted_slot_s": sorted(restarted), "lost_slot_s": sorted(lost)}
     finally:
         trial.close()
+
+
+def rolling(stack: Stack, folder: Path) -> dict[str, float]:
+    """The longest gap in the output while each slot is restarted once."""
+    found: dict[str, float] = {}
+    for kind, command in (("keeping", RUN_WORKER), ("leaving", LEAVING)):
+        trial = Trial(
+            folder / kind,
+            stack.kafka[0],
+            stack.redis,
+            name=f"rolling-{kind}",
+            seed=1,
+            record=lambda _: None,
+            partitions=PARTITIONS,
+            max_batch=2_000,
+        )
+        try:
+            trial.prepare()
+            trial.load(list(records(trial.rng, 200_000, cards=20_000)), pace=lambda _: PACE)
+            workers = [trial.start(slot, command=command) for slot in range(SLOTS)]
+            trial.wait_settled()
+            trial.wait_passed(trial.loader.sent)
+            begun_s = time.monotonic()
+            for slot, old in enumerate(workers):
+                old.signal(signal.SIGTERM)
+                trial.wait_death(old, f"worker {old.number} ends")
+                trial.wait_served(trial.start(slot, command=command))
+            trial.wait_settled()
+            found[kind] = trial.longest_gap_s(begun_s)
+            say(f"rolling restart, {kind}: {found[kind]:.2f} s")
+        finally:
+            trial.close()
+    return found
 
 
 def felt_s(trial: Trial, victim: KilledWorker) -> float:
