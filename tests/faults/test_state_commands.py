@@ -150,7 +150,7 @@ def test_one_entity_is_rebuilt_beside_a_worker(trial: Make) -> None:
     told = state(run, "rebuild", "--entity", gone[0]).stdout
     assert f"the state of {gone[0]} in view {view.name} was not the one of the log and is now" in told
     told = state(run, "verify", "--entity", gone[0]).stdout
-    assert "I4 state         passed" in told
+    assert "I4  state         passed" in told
     assert f"{view.name}: {view.feature_names[0]} = " in told
     loader.finish()
     run.wait_drained()

@@ -83,7 +83,7 @@ def collect(app: App, properties: Mapping[str, str], store: RedisStore) -> Found
             stable_ends={partition: committed.log_range(partition).end for partition in everywhere},
             ends={partition: uncommitted.log_range(partition).end for partition in everywhere},
             aborted=seen_by_all - len(dead_letters) - sum(map(len, predictions.values())),
-            left_out=condemned_offsets([record.value for record in committed.records(app.facts)]),
+            left_out=condemned_offsets([record.value for record in committed.records(app.facts)] if committed.exists(app.facts) else []),
         )
     finally:
         committed.close()

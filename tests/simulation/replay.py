@@ -23,9 +23,10 @@ def violations(schedule: Schedule, totals: Counters | None = None) -> list[str]:
     world = World(seed=schedule.seed)
     try:
         world.run(schedule.bursts)
+        found = world.check()
         if totals is not None:
             totals.add(world.counters)
-        return world.check()
+        return found
     finally:
         world.close()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -13,7 +15,7 @@ import typer
 from headrace.cli.output import Output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from headrace.types import Record
 
@@ -47,7 +49,7 @@ def tail(
         ranges = {partition: reader.log_range(partition) for partition in reader.partitions(topic)}
         if follow:
             starts = {partition: found.start if beginning else found.end for partition, found in ranges.items()}
-            batches = reader.follow(starts, lambda: False)
+            batches = reader.follow(starts, until_interrupted())
         else:
             # A marker may stand behind the last record of a transaction, so two offsets more are looked at.
             starts = {name: found.start if beginning else max(found.start, found.end - limit - 2) for name, found in ranges.items()}
@@ -61,6 +63,14 @@ def tail(
         return
     finally:
         reader.close()
+
+
+def until_interrupted() -> Callable[[], bool]:
+    """Whether Ctrl-C was pressed, or SIGTERM came, since: asked for, as an exception may be raised where nobody takes it on."""
+    interrupted = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: interrupted.set())
+    return interrupted.is_set
 
 
 def text(record: Record) -> str:
