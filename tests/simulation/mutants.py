@@ -24,7 +24,7 @@ The control is no mutant but the protocol with one belt less: nobody looks at th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -336,7 +336,10 @@ def control() -> Iterator[None]:
         owned.seen_ms = self._now_ms()
         return {view: head.offset for view, head in answer.heads.items()} == expected
 
-    with patch.object(MemoryStore, "_owned", lambda *_: True), patch.object(Applier, "_agrees", agrees):
+    def there(self: MemoryStore, partition: TopicPartition, views: Iterable[str], _: bytes) -> bool:
+        return all((partition, view) in self._cells for view in views)
+
+    with patch.object(MemoryStore, "_owned", there), patch.object(Applier, "_agrees", agrees):
         yield
 
 
