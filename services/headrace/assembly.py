@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -126,6 +127,8 @@ def embedded(
         watch=watch or silent_watch(clock),
         applied=_nothing,
         limits=limits or Limits(),
+        slot=slot,
+        process=secrets.token_hex(8),
     )
 
 
@@ -151,11 +154,15 @@ def assemble(
     watch: Watch,
     applied: Callable[[str], None],
     limits: Limits,
+    slot: str,
+    process: str,
     delivery: Delivery = Delivery.EXACTLY_ONCE,
     headers: HeaderPolicy = HeaderPolicy.CLOUDEVENTS,
     taken_by: Callable[[], str | None] = lambda: None,
 ) -> Loop:
-    """A loop from its parts. `models`: by pipeline name; `applied` is told each store apply's result."""
+    """A loop from its parts. `models`: by pipeline name; `applied` is told each store apply's result; `process` is the name under which the
+    slot was announced, or any that no other process has.
+    """
 
     def monotonic_ms() -> int:
         """For pauses and delays: a machine whose clock is set must not notice."""
@@ -176,6 +183,8 @@ def assemble(
         facts=ports.facts,
         room=2 * limits.max_batch,
         say=watch.say,
+        slot=slot,
+        process=process,
     )
     paths = Paths(
         {

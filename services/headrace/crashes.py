@@ -10,8 +10,8 @@ partition up in order takes the note back. Whoever claims next reads it (`begin`
     another process, which got further     it died, but not of a record that it could not pass    as it was
     ... which got no further               it died of something just ahead                        go on *warily* through what two
                                                                                                   batches could hold
-    ... in the middle of a record          it died while that record was between decode and       one death more of that record
-                                           encode
+    ... in the middle of a record          it died while that record was between decode and       one death more of that record, as
+                                           encode, or only lost the partition                     soon as its slot has another process
     ... three times                        the record is *condemned*                              dead letter CRASH_LOOP
 
 Warily: the records go down the path one by one, each noted before it is looked at, and that it is over before anything else is done. A
@@ -22,14 +22,14 @@ That a record was condemned is no function of the log. So it is also a fact, on 
 letter; every later fold (catch-up, rebuild, `verify`) reads the facts first and leaves the record out. One whose prediction is out already
 cannot become a dead letter: if folding it again ends the process three times, its partition is given up.
 
-Limits: notes live in the store; one that is emptied makes the count begin again. A process that dies in the client library before it hands
+Limits: notes live in the store; one that is emptied makes the count begin again. Whoever lost a partition in the middle of a record and
+lives counts as dead once its slot has a new process. A process that dies in the client library before it hands
 over a record, or after encode, is not helped by this.
 """
 
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
@@ -54,6 +54,7 @@ Facts = Callable[[], Sequence[bytes | None]]
 class Attempt:
     """What an owner of a partition notes for the next one."""
 
+    slot: str
     process: str
     start: int
     """Where its fold began."""
@@ -65,6 +66,8 @@ class Attempt:
     """The offset of the record that is between decode and encode."""
     deaths: Mapping[int, int] = field(default_factory=dict)
     """How often the process ended then, by offset."""
+    open_cases: Sequence[tuple[str, str, int]] = ()
+    """Slot, process and offset of owners that were in the middle of a record and of which it is not known whether they live."""
 
     def note(self) -> bytes:
         """As it is kept in the store."""
@@ -74,28 +77,38 @@ class Attempt:
     def of(cls, note: bytes) -> Attempt:
         """The attempt that was noted."""
         told = json.loads(note)
-        return cls(**{**told, "deaths": dict(told["deaths"])})
+        return cls(**{**told, "deaths": dict(told["deaths"]), "open_cases": [tuple(case) for case in told["open_cases"]]})
 
     def condemned(self) -> frozenset[int]:
         """The offsets that are not tried again."""
         return frozenset(offset for offset, deaths in self.deaths.items() if deaths >= DEATHS)
 
 
-def begin(before: Attempt | None, *, process: str, start: int, committed: int, wary_until: int) -> Attempt:
-    """The attempt of a process that claims a partition, by the table above; `wary_until` is where a record must be that stopped another.
+def begin(before: Attempt | None, mine: Attempt, *, wary_until: int, gone: Callable[[str, str], bool]) -> Attempt:
+    """The attempt of a process that claims a partition, by the table above.
 
-    `before` is what the claim found. Pure.
+    `before` is what the claim found, `mine` says who claims it and where; `wary_until` is where a record must be that stopped another, and
+    `gone(slot, process)` whether a slot is known to have another process now.
     """
-    fresh = Attempt(process=process, start=start, committed=committed)
     if before is None:
-        return fresh
-    died = before.process not in {process, RELEASED}
-    deaths = {offset: count for offset, count in before.deaths.items() if offset >= start}
-    if died and before.taking is not None and before.taking >= start:
-        deaths[before.taking] = deaths.get(before.taking, 0) + 1
-    stuck = died and start <= before.start and committed <= before.committed
-    wary = max(before.wary_until, wary_until if stuck else 0, max(deaths, default=-1) + 1)
-    return replace(fresh, wary_until=wary if wary > start else 0, deaths=deaths)
+        return mine
+    another = before.process not in {mine.process, RELEASED}
+    cases = list(before.open_cases)
+    if another and before.taking is not None:
+        cases.append((before.slot, before.process, before.taking))
+    deaths = {offset: count for offset, count in before.deaths.items() if offset >= mine.start}
+    still_open = []
+    for slot, process, offset in cases:
+        if offset < mine.start or process == mine.process:
+            continue
+        if slot == mine.slot or gone(slot, process):
+            deaths[offset] = deaths.get(offset, 0) + 1
+        else:
+            still_open.append((slot, process, offset))
+    stuck = another and mine.start <= before.start and mine.committed <= before.committed
+    suspects = [*deaths, *(offset for _, _, offset in still_open)]
+    wary = max(before.wary_until, wary_until if stuck else 0, max(suspects, default=-1) + 1)
+    return replace(mine, wary_until=wary if wary > mine.start else 0, deaths=deaths, open_cases=still_open)
 
 
 def crash_fact(partition: TopicPartition, offset: int) -> bytes:
@@ -143,10 +156,22 @@ class Piece:
 class CrashWatch:
     """Notes attempts, and says which records go one by one and which not at all."""
 
-    def __init__(self, *, store: StateStore, views: Mapping[str, Sequence[str]], facts: Facts, room: int, say: Callable[..., None]) -> None:
-        """`views` by source topic; `room`: how many records can be in memory before the first of them is committed."""
+    def __init__(
+        self,
+        *,
+        store: StateStore,
+        views: Mapping[str, Sequence[str]],
+        facts: Facts,
+        room: int,
+        say: Callable[..., None],
+        slot: str,
+        process: str,
+    ) -> None:
+        """`views` by source topic; `room`: how many records can be in memory before the first of them is committed; `process`: as it was
+        announced for the slot, if it was.
+        """
         self._store, self._views, self._facts, self._room, self._say = store, views, facts, room, say
-        self._process = secrets.token_hex(8)
+        self._slot, self._process = slot, process
         self._begun: dict[TopicPartition, Begun] = {}
         self._looked_at: set[TopicPartition] = set()
         """Those of which not every record simply goes down the path."""
@@ -158,7 +183,8 @@ class CrashWatch:
         """
         left_out = condemned_offsets(self._facts()).get(partition, ()) if start < committed else ()
         before = None if note is None else Attempt.of(note)
-        found = begin(before, process=self._process, start=start, committed=committed, wary_until=min(start + self._room, end))
+        mine = Attempt(slot=self._slot, process=self._process, start=start, committed=committed)
+        found = begin(before, mine, wary_until=min(start + self._room, end), gone=self._gone)
         name = f"{partition.topic}-{partition.partition}"
         if found.deaths:
             self._say("records ended the process", partition=partition, deaths=found.deaths, of=DEATHS)
@@ -172,6 +198,9 @@ class CrashWatch:
                     f"left out; install the version that made it, then `headrace state rebuild --partition {name}`, and restart the worker"
                 )
         return Begun(owner=owner, attempt=found, left_out=left_out)
+
+    def _gone(self, slot: str, process: str) -> bool:
+        return self._store.holder(slot) not in {None, process}
 
     def watch(self, partition: TopicPartition, begun: Begun) -> None:
         """The partition flows from now on."""

@@ -336,7 +336,7 @@ class Trial:
         """SIGTERM: each finishes its batch and exits 0."""
         running = [worker for worker in self.workers if worker.exit_code is None]
         for worker in running:
-            self.wait(lambda: bool(worker.said("worker starts")), f"worker {worker.number} can be told to end")  # noqa: B023 - waited for at once
+            self.wait(lambda: bool(worker.lines()), f"worker {worker.number} can be told to end")  # noqa: B023 - waited for at once
             worker.signal(signal.SIGTERM)
         for worker in running:
             self.wait(lambda: worker.exit_code is not None, f"worker {worker.number} ends after SIGTERM", 30)  # noqa: B023 - waited for at once

@@ -23,7 +23,7 @@ import greenlet
 from headrace.assembly import Executors, Ports, assemble
 from headrace.clock import ManualClock
 from headrace.consume.facts import Facts
-from headrace.crashes import condemned_offsets
+from headrace.crashes import Attempt, condemned_offsets
 from headrace.decode.decoder import Decoded, Decoder
 from headrace.errors import SlotTaken
 from headrace.features.memory_store import MemoryStore, Snapshot
@@ -259,6 +259,8 @@ class World:
             ),
             applied=_nothing,
             limits=self._limits,
+            slot=str(process.slot),
+            process=process.identity,
             taken_by=lambda: self._taken_by(process),
         )
         assert isinstance(loop._path, Paths)
@@ -433,12 +435,19 @@ class World:
         """Kill -9 of a process; a new one starts in its slot, the group learns of the death now or never."""
         slot = draw.randrange(SLOTS)
         old = self.slots[slot]
+        if self._alone(old):
+            return
         old.dead = True
         members = self.log.group(app.name).members
         if old.source.member_id in members:
             self.log.group(app.name).evict(old.source.member_id)
         self.slots[slot] = self.start(slot)
         self.counters.kills += 1
+
+    def _alone(self, process: Process) -> bool:
+        """Whether a process is in the middle of a record that it takes alone: who is killed there three times condemns it, as it should."""
+        attempts = [Attempt.of(note) for note in self.store.snapshot().notes.values()]
+        return any(attempt.process == process.identity and attempt.taking is not None for attempt in attempts)
 
     def crash(self, process: Process) -> None:
         """A process ends itself; a new one starts in its slot, if it was not replaced already. Never returns."""
@@ -455,7 +464,8 @@ class World:
     def _twin(self, draw: random.Random) -> None:
         """A second process with a slot that is taken: the older one must give way."""
         slot = draw.randrange(SLOTS)
-        self.slots[slot] = self.start(slot)
+        if not self._alone(self.slots[slot]):
+            self.slots[slot] = self.start(slot)
 
     def _expire(self, draw: random.Random) -> None:
         """The transaction time-out of a pending transaction."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from headrace.types import RecordBatch, TopicPartition
 P0, P1 = TopicPartition("visits", 0), TopicPartition("visits", 1)
 VIEWS = {"visits": ["view"]}
 ROOM = 8
+NUMBERS = itertools.count()
 
 
 def batch_of(offsets: dict[TopicPartition, Sequence[int]]) -> RecordBatch:
@@ -34,14 +37,23 @@ def batch_of(offsets: dict[TopicPartition, Sequence[int]]) -> RecordBatch:
 class Owner:
     """A process that claims partitions, one attempt after another."""
 
-    def __init__(self, store: MemoryStore, facts: Sequence[bytes] = ()) -> None:
+    def __init__(self, store: MemoryStore, facts: Sequence[bytes] = (), *, slot: str = "0") -> None:
         self.said: list[str] = []
         self.store = store
-        self.watch = CrashWatch(store=store, views=VIEWS, facts=lambda: facts, room=ROOM, say=lambda event, **_: self.said.append(event))
+        self.watch = CrashWatch(
+            store=store,
+            views=VIEWS,
+            facts=lambda: facts,
+            room=ROOM,
+            say=lambda event, **_: self.said.append(event),
+            slot=slot,
+            process=(process := f"process {next(NUMBERS)}"),
+        )
+        store.announce(slot, process)
 
     def claim(self, partition: TopicPartition = P0, *, start: int = 0, committed: int = 0, end: int = 100) -> Attempt:
         """Claim and begin, as an assignment does."""
-        owner = b"%d" % id(self) + b"%d" % len(self.said)
+        owner = b"%d" % next(NUMBERS)
         note = self.store.claim(partition, VIEWS["visits"], owner).note
         begun = self.watch.begin(partition, owner, note, start=start, committed=committed, end=end)
         self.watch.watch(partition, begun)
@@ -57,7 +69,12 @@ class Owner:
         return found
 
 
-BEFORE = Attempt(process="old", start=10, committed=20)
+def attempt(process: str = "old", **told: Any) -> Attempt:
+    """What a process of slot 0 noted."""
+    return Attempt(**{"slot": "0", "process": process, "start": 10, "committed": 20, **told})
+
+
+BEFORE = attempt()
 
 
 @pytest.mark.parametrize(
@@ -68,30 +85,55 @@ BEFORE = Attempt(process="old", start=10, committed=20)
         (BEFORE, 10, 21, 0, {}),
         (BEFORE, 10, 20, 18, {}),
         (BEFORE, 4, 20, 18, {}),
-        (Attempt(process="new", start=10, committed=20), 10, 20, 0, {}),
-        (Attempt(process=RELEASED, start=10, committed=20), 10, 20, 0, {}),
-        (Attempt(process=RELEASED, start=10, committed=20, wary_until=15, deaths={14: 2}), 10, 20, 15, {14: 2}),
-        (Attempt(process="old", start=10, committed=20, wary_until=15, taking=12), 11, 20, 15, {12: 1}),
-        (Attempt(process="old", start=10, committed=20, wary_until=15, taking=12, deaths={12: 2}), 12, 20, 15, {12: 3}),
-        (Attempt(process="new", start=10, committed=20, wary_until=15, taking=12, deaths={12: 2}), 12, 20, 15, {12: 2}),
-        (Attempt(process="old", start=10, committed=20, wary_until=15, taking=12, deaths={12: 2, 14: 1}), 13, 20, 15, {14: 1}),
-        (Attempt(process="old", start=10, committed=20, wary_until=15, taking=12), 15, 20, 0, {}),
+        (attempt("new"), 10, 20, 0, {}),
+        (attempt(RELEASED), 10, 20, 0, {}),
+        (attempt(RELEASED, wary_until=15, deaths={14: 2}), 10, 20, 15, {14: 2}),
+        (attempt(wary_until=15, taking=12), 11, 20, 15, {12: 1}),
+        (attempt(wary_until=15, taking=12, deaths={12: 2}), 12, 20, 15, {12: 3}),
+        (attempt("new", wary_until=15, taking=12, deaths={12: 2}), 12, 20, 15, {12: 2}),
+        (attempt(wary_until=15, taking=12, deaths={12: 2, 14: 1}), 13, 20, 15, {14: 1}),
+        (attempt(wary_until=15, taking=12), 15, 20, 0, {}),
     ],
 )
 def test_an_attempt_begins_by_the_table(
     before: Attempt | None, start: int, committed: int, wary_until: int, deaths: dict[int, int]
 ) -> None:
     """Only the death of another process that got no further, or that was in the middle of a record, makes the next one wary."""
-    found = begin(before, process="new", start=start, committed=committed, wary_until=18)
+    found = begin(before, attempt("new", start=start, committed=committed), wary_until=18, gone=lambda *_: False)
     assert (found.wary_until, found.deaths, found.taking) == (wary_until, deaths, None)
     assert (found.process, found.start, found.committed) == ("new", start, committed)
 
 
 def test_a_note_says_everything() -> None:
     """What is read from a note is what was noted."""
-    attempt = Attempt(process="p", start=1, committed=2, wary_until=9, taking=7, deaths={7: 2, 8: 3})
-    assert Attempt.of(attempt.note()) == attempt
-    assert attempt.condemned() == {8}
+    noted = attempt(wary_until=9, taking=7, deaths={7: 2, 8: 3}, open_cases=[("1", "other", 7)])
+    assert Attempt.of(noted.note()) == noted
+    assert noted.condemned() == {8}
+
+
+def test_who_lost_a_partition_is_dead_when_its_slot_has_another_process() -> None:
+    """A takeover in the middle of a record is an open case until the slot is started again; then it counts, whoever claims."""
+    before = attempt(slot="1", wary_until=15, taking=12)
+    found = begin(before, attempt("new"), wary_until=0, gone=lambda *_: False)
+    assert (found.deaths, found.open_cases, found.wary_until) == ({}, [("1", "old", 12)], 15)
+    third = attempt("third", slot="2")
+    assert begin(found, third, wary_until=0, gone=lambda *_: False).open_cases == [("1", "old", 12)]
+    assert begin(found, third, wary_until=0, gone=lambda slot, process: (slot, process) == ("1", "old")).deaths == {12: 1}
+    assert begin(found, attempt("newer", slot="1"), wary_until=0, gone=lambda *_: False).deaths == {12: 1}
+    assert begin(found, attempt("old", slot="1"), wary_until=0, gone=lambda *_: False).deaths == {}
+    assert begin(found, attempt("third", start=13), wary_until=0, gone=lambda *_: True).deaths == {}
+
+
+def test_a_record_is_condemned_wherever_its_partition_goes() -> None:
+    """Where every death moves the partition to another slot, the deaths are counted as the slots come back."""
+    store = MemoryStore()
+    Owner(store, slot="9").claim()
+    for number in range(2 * DEATHS):
+        owner = Owner(store, slot=str(number % 2))
+        if 2 in owner.claim().condemned():
+            break
+        owner.taken(batch_of({P0: range(4)}), until=2)
+    assert number == DEATHS + 1
 
 
 def test_nobody_died_and_everything_goes_as_a_whole() -> None:
@@ -187,7 +229,7 @@ def test_facts_are_read_for_a_fold_only() -> None:
         raise AssertionError
 
     store = MemoryStore()
-    watch = CrashWatch(store=store, views=VIEWS, facts=facts, room=ROOM, say=lambda *_, **__: None)
+    watch = CrashWatch(store=store, views=VIEWS, facts=facts, room=ROOM, say=lambda *_, **__: None, slot="0", process="p")
     store.claim(P0, VIEWS["visits"], b"me")
     assert watch.begin(P0, b"me", None, start=6, committed=6, end=9).left_out == ()
 

@@ -249,6 +249,8 @@ class Worker:
                 max_value_bytes=worker.max_value_bytes,
                 max_record_bytes=dead_letter_bytes(self._app, self._settings, self._say),
             ),
+            slot=self._slot,
+            process=self._identity,
             delivery=self._settings.kafka.delivery,
             headers=HeaderPolicy(worker.headers),
             taken_by=lambda: self._other(ports),
