@@ -32,12 +32,12 @@ test: $(VENV)/ready ## All tests but the long ones, on a real Kafka and a real R
 
 test-faults: $(VENV)/ready ## The long tests: servers and processes killed, paused, rolled back; one after another
 	$(RUN) headrace stack fetch
-	$(RUN) pytest -m "(faults or campaign) and not release" --fault-report build $(ARGS)
+	$(RUN) pytest -m "(faults or campaign) and not release" --fault-report=build $(ARGS)
 
 test-release: $(VENV)/ready ## What is done before a release: the longest repeats, ten minutes of fuzzing
 	$(RUN) headrace stack fetch
 	$(RUN) pytest -m release $(ARGS)
-	$(RUN) pytest tests/fuzz -m faults --fuzz-seconds 600 $(ARGS)
+	$(RUN) pytest tests/fuzz -m faults --fuzz-seconds=600 $(ARGS)
 
 bench: $(VENV)/ready ## Measure against the raw client loops, in one run; writes build/bench.json
 	$(RUN) headrace stack fetch
