@@ -39,6 +39,7 @@ from headrace.publish.fresh_sink import FreshSink
 from headrace.publish.record_sink import RecordSink
 from headrace.scorer import Scorer
 from headrace.source import Source
+from headrace.takeover import identity_of, is_newer
 from headrace.timeline import Timeline
 from headrace.types import Delivery, Position, StatesPage, TopicPartition
 
@@ -128,7 +129,7 @@ def embedded(
         applied=_nothing,
         limits=limits or Limits(),
         slot=slot,
-        process=secrets.token_hex(8),
+        process=identity_of(secrets.token_hex(8), clock.now_ms()),
     )
 
 
@@ -185,6 +186,7 @@ def assemble(
         say=watch.say,
         slot=slot,
         process=process,
+        is_newer=is_newer,
     )
     paths = Paths(
         {

@@ -72,6 +72,8 @@ class Partition:
 
     phase: Phase
     position: int = 0
+    seen_end: int = 0
+    """Where the log ended when a poll last came there."""
     plan: Plan | None = None
     owner: bytes = b""
     task: Outcome[tuple[Plan, Begun]] | None = None
@@ -133,10 +135,10 @@ class Assignment:
         """These are ours no more; nothing of them is kept."""
         for name in names:
             self.partitions.pop(name, None)
+            self._crashes.drop(name)
             self._forget(name)
 
     def _forget(self, name: TopicPartition) -> None:
-        self._crashes.drop(name)
         self._applier.drop(name)
         self.path.drop(name)
 
@@ -149,6 +151,7 @@ class Assignment:
             mine.phase = recovery.move(mine.phase, Phase.CLAIMING)
             mine.task = None
             self._source.pause(name)
+            self._crashes.stop(name)
             self._forget(name)
 
     def due(self) -> bool:
@@ -173,6 +176,10 @@ class Assignment:
         """Whether some partition is neither flowing nor given up."""
         return any(mine.phase is Phase.CLAIMING for mine in self.partitions.values())
 
+    def wary(self) -> bool:
+        """Whether records go down the path one by one."""
+        return any(max(mine.position, mine.seen_end) < self._crashes.wary_until(name) for name, mine in self.partitions.items())
+
     def sort(self, drain: Drain) -> Sorted:
         """Drop what is not ours to read, and tell what is only folded from what is scored."""
         answer = Sorted(replay=[], live=[], ends={}, arrived=[])
@@ -180,6 +187,8 @@ class Assignment:
             self._sort_batch(batch, answer)
         for name, end in drain.ends.items():
             mine = self.partitions.get(name)
+            if mine is not None:
+                mine.seen_end = end
             if mine is not None and mine.phase is Phase.CATCHING_UP and mine.plan is not None and end >= mine.plan.live_from:
                 mine.position = answer.ends[name] = max(mine.position, mine.plan.live_from)
                 self._arrive(name, mine, answer)
@@ -259,6 +268,7 @@ class Assignment:
 
     def _claim(self, name: TopicPartition, owner: bytes) -> tuple[Plan, Begun]:
         """Runs in the executor: claim, then ask, then decide; drops what must be rebuilt, and looks who died here before."""
+        self._insist_on(name, owner)
         claim = self._store.claim(name, self.path.views(name.topic), owner)
         committed = self._source.committed(name)
         topic_id = self._source.topic_id(name.topic)
@@ -276,7 +286,14 @@ class Assignment:
             rebuild_offset = self._source.offset_at(name, rebuild_ms)
             found = replace(found, log=self._source.log_range(name))  # asked once more: retention may have come in between
         plan = recovery.decide(found, self._delivery, rebuild_ms=rebuild_ms, rebuild_offset=rebuild_offset)
+        self._insist_on(name, owner)
         if plan.resets and self._store.reset(name, plan.resets, owner, topic_id) is not ApplyResult.OK:
             raise PartitionMoved(f"{name.topic}-{name.partition}: claimed by another worker")
         begun = self._crashes.begin(name, owner, claim.note, start=plan.start, committed=plan.live_from, end=found.log.end)
         return plan, begun
+
+    def _insist_on(self, name: TopicPartition, owner: bytes) -> None:
+        """Claim nothing that was taken from us while the claim waited: its new owner would be fenced for nothing."""
+        mine = self.partitions.get(name)
+        if mine is None or mine.owner != owner:
+            raise PartitionMoved(f"{name.topic}-{name.partition}: not ours any more")

@@ -2,15 +2,18 @@
 
 A batch that does not fit through a slow line within `transaction.timeout.ms` would be tried again for ever, always with the same size. So
 the next one is half as large; a transaction that ended quickly lets the one after it be twice as large again, up to the limit. One that
-took longer changes nothing, so the size comes to rest where transactions take a part of their time-out.
+took longer changes nothing, so the size comes to rest where transactions take a part of their time-out. One that failed quickly changes
+nothing either: a rebalance or a fence has nothing to do with its size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-QUICK_MS = 1_000
-"""A transaction that took no longer is quick: an eighth of the time-out, so that twice the records fit as well."""
+QUICK_MS, SLOW_MS = 1_000, 4_000
+"""An eighth and half of the time-out: what is quick fits twice as well, what fails after so long may have been too large."""
+LEAST = 16
+"""What is never gone below."""
 
 
 class BatchSize:
@@ -33,4 +36,5 @@ class BatchSize:
 
     def failed(self, records: int) -> None:
         """It was not, and it had so many records."""
-        self.records = max(1, min(self.records, records) // 2)
+        if self._now_ms() - self._begun_ms >= SLOW_MS:
+            self.records = min(self.records, max(LEAST, records // 2))

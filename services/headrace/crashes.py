@@ -39,6 +39,8 @@ from headrace.errors import PartitionGivenUp, PartitionMoved, StoreRefused, Tran
 from headrace.features.state_store import ApplyResult, StateStore
 from headrace.types import Bools, RecordBatch, TopicPartition
 
+WARY_RECORDS = 256
+"""So many records are polled at a time while some go one by one: what was passed is committed every second or so."""
 DEATHS = 3
 """So many deaths condemn a record."""
 RELEASED = ""
@@ -166,13 +168,16 @@ class CrashWatch:
         say: Callable[..., None],
         slot: str,
         process: str,
+        is_newer: Callable[[str | None, str], bool],
     ) -> None:
         """`views` by source topic; `room`: how many records can be in memory before the first of them is committed; `process`: as it was
-        announced for the slot, if it was.
+        announced for the slot, if it was; `is_newer(holder, process)`: whether who holds a slot came after a process.
         """
         self._store, self._views, self._facts, self._room, self._say = store, views, facts, room, say
-        self._slot, self._process = slot, process
+        self._slot, self._process, self._is_newer = slot, process, is_newer
         self._begun: dict[TopicPartition, Begun] = {}
+        self._stopped: dict[TopicPartition, Begun] = {}
+        """Attempts of partitions that are to be claimed again: still noted as ours."""
         self._looked_at: set[TopicPartition] = set()
         """Those of which not every record simply goes down the path."""
 
@@ -181,7 +186,8 @@ class CrashWatch:
 
         Raises `PartitionMoved`, `PartitionGivenUp`, `TransientError`.
         """
-        left_out = condemned_offsets(self._facts()).get(partition, ()) if start < committed else ()
+        facts = condemned_offsets(self._facts()).get(partition, ()) if start < committed else ()
+        left_out = [offset for offset in facts if offset < committed]
         before = None if note is None else Attempt.of(note)
         mine = Attempt(slot=self._slot, process=self._process, start=start, committed=committed)
         found = begin(before, mine, wary_until=min(start + self._room, end), gone=self._gone)
@@ -200,27 +206,41 @@ class CrashWatch:
         return Begun(owner=owner, attempt=found, left_out=left_out)
 
     def _gone(self, slot: str, process: str) -> bool:
-        return self._store.holder(slot) not in {None, process}
+        return self._is_newer(self._store.holder(slot), process)
 
     def watch(self, partition: TopicPartition, begun: Begun) -> None:
         """The partition flows from now on."""
         self._begun[partition] = begun
+        self._stopped.pop(partition, None)
         if begun.left_out or begun.attempt.wary_until:
             self._looked_at.add(partition)
 
+    def wary_until(self, partition: TopicPartition) -> int:
+        """Below which offset its records go one by one; 0 where none does."""
+        return self._begun[partition].attempt.wary_until if partition in self._looked_at else 0
+
+    def stop(self, partition: TopicPartition) -> None:
+        """It flows no more until it is claimed again."""
+        begun = self._begun.pop(partition, None)
+        if begun is not None:
+            self._stopped[partition] = begun
+        self._looked_at.discard(partition)
+
     def drop(self, partition: TopicPartition) -> None:
-        """It flows no more; whoever claims it next may find the note."""
+        """It is not ours any more; whoever claims it next may find the note."""
         self._begun.pop(partition, None)
+        self._stopped.pop(partition, None)
         self._looked_at.discard(partition)
 
     def release(self, partitions: Iterable[TopicPartition]) -> None:
         """These are given up in order: nobody died. If the store is away the notes stay, and the next owner is wary for nothing."""
         for partition in partitions:
-            begun = self._begun.get(partition)
+            begun = self._begun.get(partition) or self._stopped.get(partition)
             if begun is None:
                 continue
             attempt = replace(begun.attempt, process=RELEASED, taking=None)
-            kept = attempt.note() if attempt.wary_until and partition in self._looked_at else None
+            passed = partition in self._begun and partition not in self._looked_at
+            kept = attempt.note() if attempt.wary_until and not passed else None
             try:
                 self._store.note(partition, self._views[partition.topic], begun.owner, kept)
             except (TransientError, StoreRefused) as refusal:

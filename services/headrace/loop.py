@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from headrace.crashes import WARY_RECORDS
 from headrace.errors import PartitionMoved, SlotTaken, TransientError
 from headrace.executor import Outcome
 from headrace.parts import Parts
@@ -65,7 +66,8 @@ class Loop:
         self._claim_what_is_due()
         timeline = self._watch.timeline()
         try:
-            drain = self._source.poll(self._batches.records, self._patience_ms())
+            most = min(self._batches.records, WARY_RECORDS) if self._assignment.wary() else self._batches.records
+            drain = self._source.poll(most, self._patience_ms())
         except TransientError as away:
             self._watch.say("broker away", reason=str(away))
             return
@@ -97,8 +99,8 @@ class Loop:
         turned = self._applier.turn()
         for partition, offset in turned.applied.items():
             self._path.applied(partition, offset)
-        if turned.moved or self._assignment.due():
-            self._finish_commit()
+        if (turned.moved or self._assignment.due()) and not self._finish_commit():
+            return
         self._assignment.recover(turned.moved)
         self._assignment.turn()
 
@@ -132,6 +134,7 @@ class Loop:
             for records in work.outputs:
                 self._sink.send(records)
         except TransientError as trouble:
+            self._batches.failed(work.records())
             self._not_committed(self._sink.abort(), str(trouble))
             return
         timeline.mark("produce")
@@ -146,8 +149,7 @@ class Loop:
         (work, timeline, outcome), self._in_flight = self._in_flight, None
         result = outcome.result()
         if result is not CommitResult.COMMITTED:
-            if result is not CommitResult.ABORTED:
-                self._batches.failed(sum(len(tally.timestamps_ms) for tally in work.tallies))
+            self._batches.failed(work.records())
             self._not_committed(result, f"transaction {result.value}")
             return False
         self._batches.committed()

@@ -293,3 +293,7 @@ class Work:
     positions: dict[TopicPartition, Position]
     writes: list[PartitionWrite]
     tallies: list[Tally]
+
+    def records(self) -> int:
+        """How many source records it is about."""
+        return sum(len(tally.timestamps_ms) for tally in self.tallies)

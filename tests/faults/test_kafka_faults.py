@@ -172,9 +172,9 @@ def test_a_worker_is_cut_off(through_proxies: MakeProxied, trial: Make, kind: st
         assert proxy.counted.total() > before
     loader.finish()
     run.wait_drained(120)
-    figures = run.verdict()
-    figures["cuts"] = len(lengths_s)
-    assert figures["aborted_records"] > 0
+    figures = run.verdict(cuts=len(lengths_s))
+    # Where only replies are lost a commit may be carried out unheard: then nothing is aborted, and what it held is folded again.
+    assert figures["aborted_records"] + figures["catch_ups"] > 0
 
 
 @pytest.mark.faults

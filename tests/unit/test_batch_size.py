@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.batch_size import QUICK_MS, BatchSize
+from headrace.batch_size import QUICK_MS, SLOW_MS, BatchSize
 
 
 class Transactions:
@@ -24,11 +24,18 @@ class Transactions:
 
 
 def test_a_failed_batch_is_followed_by_half_of_it() -> None:
-    """Half of what was tried, not of what was allowed; never less than one record."""
+    """Half of what was tried, not of what was allowed; never less than a few records."""
     run = Transactions(1_000)
     assert run.one(5) == 1_000
     assert run.one(9_000, records=300, ends=False) == 150
-    assert [run.one(9_000, ends=False) for _ in range(9)] == [75, 37, 18, 9, 4, 2, 1, 1, 1]
+    assert [run.one(9_000, ends=False) for _ in range(5)] == [75, 37, 18, 16, 16]
+
+
+def test_a_quick_failure_says_nothing_of_the_size() -> None:
+    """What a rebalance or a fence ended at once is followed by as much, and a single record that failed slowly by more."""
+    run = Transactions(1_000)
+    assert run.one(SLOW_MS - 1, ends=False) == 1_000
+    assert run.one(SLOW_MS, records=1, ends=False) == 16
 
 
 def test_quick_transactions_bring_the_size_back() -> None:

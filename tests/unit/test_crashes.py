@@ -12,6 +12,7 @@ import pytest
 from headrace.crashes import DEATHS, RELEASED, Attempt, CrashWatch, begin, condemned_offsets, crash_fact, rows_at
 from headrace.errors import PartitionGivenUp, PartitionMoved
 from headrace.features.memory_store import MemoryStore
+from headrace.takeover import identity_of, is_newer
 from headrace.types import RecordBatch, TopicPartition
 
 P0, P1 = TopicPartition("visits", 0), TopicPartition("visits", 1)
@@ -47,7 +48,8 @@ class Owner:
             room=ROOM,
             say=lambda event, **_: self.said.append(event),
             slot=slot,
-            process=(process := f"process {next(NUMBERS)}"),
+            process=(process := identity_of("process", next(NUMBERS))),
+            is_newer=is_newer,
         )
         store.announce(slot, process)
 
@@ -197,6 +199,18 @@ def test_a_release_keeps_what_was_found_out() -> None:
     assert Owner(store).claim().condemned() == {2}
 
 
+def test_a_release_after_an_outage_takes_the_record_back() -> None:
+    """A worker that was stopped in the middle of a record by a store that was away, and then told to end, did not die of it."""
+    store = MemoryStore()
+    Owner(store).claim()
+    for _ in range(DEATHS + 1):
+        owner = Owner(store)
+        assert owner.claim().deaths == {}
+        owner.taken(batch_of({P0: range(4)}), until=2)
+        owner.watch.stop(P0)
+        owner.watch.release([P0])
+
+
 def test_nobody_notes_anything_in_a_partition_that_was_taken() -> None:
     """A zombie on its way through the records is told, and its release changes nothing."""
     store = MemoryStore()
@@ -229,9 +243,11 @@ def test_facts_are_read_for_a_fold_only() -> None:
         raise AssertionError
 
     store = MemoryStore()
-    watch = CrashWatch(store=store, views=VIEWS, facts=facts, room=ROOM, say=lambda *_, **__: None, slot="0", process="p")
+    watch = CrashWatch(
+        store=store, views=VIEWS, facts=facts, room=ROOM, say=lambda *_, **__: None, slot="0", process="p", is_newer=is_newer
+    )
     store.claim(P0, VIEWS["visits"], b"me")
-    assert watch.begin(P0, b"me", None, start=6, committed=6, end=9).left_out == ()
+    assert watch.begin(P0, b"me", None, start=6, committed=6, end=9).left_out == []
 
 
 def test_a_record_whose_prediction_is_out_gives_the_partition_up() -> None:

@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from headrace.errors import SettingsError
 from headrace.types import TopicPartition
 
-STALLED_AFTER_MS = 30_000
+STALLED_AFTER_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

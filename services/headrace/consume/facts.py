@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from headrace.consume.record_reader import RecordReader
-from headrace.errors import UnstableOffsets
+from headrace.consume.record_reader import RecordFeed, RecordReader
+from headrace.errors import TransientError, UnstableOffsets
 from headrace.types import TopicPartition
+
+LOOKS = 100
+"""How often nothing may come, a tenth of a second each."""
 
 
 class Facts:
@@ -25,18 +28,31 @@ class Facts:
     def __call__(self) -> Sequence[bytes | None]:
         """All of them. Raises `UnstableOffsets` while a transaction that wrote facts is pending, `TransientError`, `BrokerRefused`."""
         self._reader = self._reader or self._open()
-        if not self._reader.exists(self._partition.topic):
+        if not self._reader.partitions(self._partition.topic):
             return self._values
         end = self._written_end(self._partition)
         if end > self._end:
             log = self._reader.log_range(self._partition)
             if log.end < end:
                 raise UnstableOffsets(f"{self._partition.topic}: a pending transaction has written facts")
-            for batch in self._reader.batches({self._partition: max(self._end, log.start)}, {self._partition: end}):
-                self._values += batch.values
-                self._end = int(batch.offsets[-1]) + 1
+            self._read(self._reader.feed({self._partition: max(self._end, log.start)}, {self._partition: end}))
             self._end = end
         return self._values
+
+    def _read(self, feed: RecordFeed) -> None:
+        """Take everything; a leader that goes away meanwhile is not waited for."""
+        empty = 0
+        try:
+            while feed.left:
+                found = feed.take()
+                empty = 0 if found else empty + 1
+                if empty > LOOKS:
+                    raise TransientError(f"{self._partition.topic}: nothing comes, although there is more")
+                for batch in found:
+                    self._values += batch.values
+                    self._end = int(batch.offsets[-1]) + 1
+        finally:
+            feed.close()
 
     def close(self) -> None:
         """Close the connections."""

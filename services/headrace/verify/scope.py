@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from headrace.changes import starting_offsets
@@ -151,6 +152,9 @@ def _first_time_ms(reader: RecordReader, name: TopicPartition, start: int, end: 
 
 def _facts(app: App, subject: Subject) -> Sequence[bytes | None]:
     """The facts of the app: where it began, as `headrace apply` wrote it down, and what was condemned."""
+    with closing(subject.reader()) as reader:
+        if not reader.exists(app.facts):
+            return []
     facts = Facts(app.facts, subject.reader, subject.written_end)
     deadline_ms = subject.now_ms() + PENDING_MS
     try:
