@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.replay import sweeping_always, violations
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.replay import damage, sweeping_always, violations
 from tests.simulation.schedule import Burst, Schedule, plain_schedule, schedule_of, shrunk
 from tests.simulation.world import Counters
 
@@ -55,10 +56,11 @@ def test_shrinking_leaves_what_the_failure_needs() -> None:
 
 def test_the_command_replays_a_failure_and_a_pass() -> None:
     """The command in a failure's text runs that schedule: it ends with 1 and the violations for a mutant, with 0 for the protocol."""
-    schedule = plain_schedule(0)
+    with sweeping_always(), MUTANTS["V1"]():
+        schedule = next(one for one in map(plain_schedule, range(100)) if damage(violations(one)))
     code, said = ran(schedule.command("V1"))
     assert code == 1, said
     assert said.splitlines()[-1].endswith(" violations")
     assert not said.endswith("\n0 violations\n")
-    code, said = ran(Schedule(0, schedule.bursts[:10]).command())
+    code, said = ran(Schedule(schedule.seed, schedule.bursts[:10]).command())
     assert (code, said.splitlines()[-1]) == (0, "0 violations"), said

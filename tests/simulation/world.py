@@ -406,7 +406,7 @@ class World:
         group.reassign({mine: order[:kept], heir: order[kept:]} if kept else {heir: self.partitions})
         self.counters.rebalances += 1
         for _ in range(30):
-            if task.step != "drain" or task.dead:
+            if task.step != "drain" or task.dead or task.process.dead:
                 break
             self._go_on(draw.choice([one for one in task.process.tasks if one.runnable()]))
         for _ in range(draw.randrange(40)):
