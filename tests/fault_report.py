@@ -1,6 +1,7 @@
 """What a campaign of faults amounted to: one JSON object and one page of Markdown, from the figures its tests recorded.
 
-A test records figures with the property `figures`; what is counted is added up over all of them. A run without damage proves nothing, so
+A test records figures with the property `figures`; what is counted is added up over all of them, but for the violations of a *control*: a
+run without some guard, which must break something. A run without damage proves nothing, so
 the report shows how real the faults were beside what they broke.
 """
 
@@ -28,6 +29,7 @@ def summary(found: Iterable[tuple[str, str, Figures]]) -> dict[str, Any]:
     """The whole campaign. `found`: test, how it ended, its figures."""
     tests = list(found)
     sums = {name: sum(int(figures.get(recorded, 0)) for _, _, figures in tests) for name, recorded in SUMS.items()}
+    sums["violations"] -= sum(int(figures.get("violations", 0)) for _, _, figures in tests if figures.get("control"))
     takeovers = [float(figures["slowest_takeover_s"]) for _, _, figures in tests if "slowest_takeover_s" in figures]
     mutants = {str(figures["mutant"]): int(figures["caught_by"]) for _, _, figures in tests if "caught_by" in figures}
     return {

@@ -99,7 +99,8 @@ def _child(corpus: Path, found: Path, *, bug: str, seconds: int, seed: int) -> s
         f"-artifact_prefix={found}/",
     ]
     child = subprocess.run(
-        ["nice", "-n", "15", sys.executable, "-m", "tests.fuzz.decode_target", bug, corpus, *options],
+        # A process begins with the peak memory of the one that starts it, which may be ours: so a small one stands in between.
+        ["sh", "-c", '"$@"; exit $?', "sh", "nice", "-n", "15", sys.executable, "-m", "tests.fuzz.decode_target", bug, corpus, *options],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "services", ROOT)))},
         stdin=subprocess.DEVNULL,

@@ -12,6 +12,7 @@ FOUND: list[tuple[str, str, Figures]] = [
     ("test_b", "failed", {"kills": 1, "cuts": 4, "slowest_takeover_s": 9.25, "violations": 3}),
     ("test_c[V5]", "passed", {"mutant": "V5", "caught_by": 17}),
     ("test_d", "passed", {"schedules": 2_000}),
+    ("test_e", "passed", {"violations": 50, "control": True}),
 ]
 
 
