@@ -50,7 +50,7 @@ class Throughput:
 
 def create_topics(stack: Stack, *names: str) -> None:
     """Make topics that keep everything, whatever its timestamps say."""
-    wishes = [TopicWish(name=name, partitions=PARTITIONS, settings=KEEP_ALL) for name in names]
+    wishes = [TopicWish(name=name, partitions=1 if name.endswith(".facts.v1") else PARTITIONS, settings=KEEP_ALL) for name in names]
     KafkaTopics({"bootstrap.servers": stack.bootstrap}).create(wishes)
 
 
@@ -74,7 +74,7 @@ class WorkerProcess:
         model = stack.folder / f"{job.name}.onnx"
         model.write_bytes(stamped_model(app, models))
         self.job = Job(name=job.name, source=job.source, model=str(model), publish_features=job.publish_features)
-        create_topics(stack, job.predictions, app.dead_letters)
+        create_topics(stack, job.predictions, app.dead_letters, app.facts)
         self._partitions = [TopicPartition(job.source, number) for number in range(PARTITIONS)]
         if not resumed:
             self._topics.start_group(job.name, {name: Position(offset=0, watermark_ms=None) for name in self._partitions})
