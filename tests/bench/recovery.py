@@ -19,11 +19,12 @@ import shutil
 import signal
 import tempfile
 import time
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 
 from headrace.local_stack import Stack
-from headrace.types import Delivery
+from headrace.types import Delivery, TopicPartition
 from tests.bench.__main__ import BUILD, SOURCE, fill, say
 from tests.bench.cards import Job
 from tests.bench.worker import WorkerProcess, create_topics
@@ -81,16 +82,18 @@ def takeovers(stack: Stack, folder: Path, kills: int) -> dict[str, object]:
         restarted, lost = [], []
         for _ in range(kills):
             victim = trial.wait_victim()
+            mine = trial.owned(victim)
             trial.kill(victim, Moment.ANY)
             trial.wait_served(trial.start(victim.slot))
-            restarted.append(felt_s(trial, victim))
+            restarted.append(felt_s(trial, victim, mine))
             say(f"restarted slot: {restarted[-1]:.2f} s")
             trial.wait_settled()
         for _ in range(kills):
             victim = trial.wait_victim()
+            mine = trial.owned(victim)
             trial.kill(victim, Moment.ANY)
             trial.wait_taken_over(victim)
-            lost.append(felt_s(trial, victim))
+            lost.append(felt_s(trial, victim, mine))
             say(f"lost slot: {lost[-1]:.2f} s")
             trial.start(victim.slot)
             trial.wait_settled()
@@ -132,12 +135,11 @@ def rolling(stack: Stack, folder: Path) -> dict[str, float]:
     return found
 
 
-def felt_s(trial: Trial, victim: KilledWorker) -> float:
-    """From the kill of a worker to the first commit of the last of its partitions."""
+def felt_s(trial: Trial, victim: KilledWorker, mine: Collection[TopicPartition]) -> float:
+    """From the kill of a worker to the first commit of the last of the partitions that were its own."""
     killed_s = victim.killed_s
     if killed_s is None:
         raise SystemExit("nobody was killed")
-    mine = trial.owned(victim)
     found: list[float] = []
 
     def all_committed() -> bool:
@@ -145,7 +147,7 @@ def felt_s(trial: Trial, victim: KilledWorker) -> float:
         return len(found) == len(mine)
 
     trial.wait(all_committed, "every partition of a killed worker is committed again")
-    return max(found, default=0.0)
+    return max(found)
 
 
 def rebuild(stack: Stack, events: int) -> dict[str, object]:

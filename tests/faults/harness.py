@@ -167,8 +167,9 @@ class Trial:
         since_s = time.monotonic() - self.progress.history[-1][0] if self.progress.history else None
         stored = {partition.partition: self.applied(partition) for partition in self.source_partitions}
         committed = {partition.partition: offset for partition, offset in self.progress.offsets.items()}
+        seen = {f"{name.topic}-{name.partition}": end for name, end in self.seen.ends().items()}
         far = f"seed {self.seed}; sent {self.loader.sent}; committed {committed}, the last of it {since_s} s ago; stored {stored}"
-        return f"{far}; journal {self.journal.path}\n" + "\n".join(ends)
+        return f"{far}; seen up to {seen}; journal {self.journal.path}\n" + "\n".join(ends)
 
     def passed(self, offset: int) -> Callable[[], bool]:
         """Whether so many source records are committed."""

@@ -142,6 +142,10 @@ class Seen(Beside):
             )
         ]
 
+    def ends(self) -> dict[TopicPartition, int]:
+        """Behind the last record seen of each partition."""
+        return {TopicPartition(topic, partition): offset + 1 for topic, partition, offset, _, _ in self.results()}
+
     def longest_gap_s(self, partitions: Sequence[TopicPartition], begin_s: float, end_s: float) -> float:
         """The longest time in which one of these partitions showed nothing new."""
         shown: dict[TopicPartition, list[float]] = {name: [begin_s] for name in partitions}

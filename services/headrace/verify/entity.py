@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headrace.consume.record_reader import RecordReader
+from headrace.crashes import condemned_offsets
 from headrace.definition import App
 from headrace.errors import PartitionMoved, TransientError
 from headrace.features.state import same_state
@@ -23,6 +24,7 @@ from headrace.source import Source
 from headrace.types import PartitionWrite, StateChunk, TopicPartition, ViewHead, ViewWrite
 from headrace.verify.findings import Findings
 from headrace.verify.rest import another_state
+from headrace.verify.scope import facts_of
 from headrace.verify.state import EntityFold, Told
 from headrace.verify.subject import Subject
 
@@ -51,7 +53,8 @@ class EntityState:
     def __init__(
         self, app: App, subject: Subject, store: StateStore, source: Source, *, name: TopicPartition, key: bytes, told: Told
     ) -> None:
-        self._subject, self._store, self._name, self._key = subject, store, name, key
+        self._app, self._subject, self._store = app, subject, store
+        self._name, self._key = name, key
         self._views = {view.fp: view for view in app.views_of(source)}
         stands = self._stands()
         self._fold = EntityFold(app, subject, source, name, key, told=told)
@@ -69,6 +72,7 @@ class EntityState:
             found = self._store.read(self._name, list(self._views), [self._key])
             versions = self._versions(found.heads)
             if versions is not None:
+                self._insist_that_none_was_condemned()
                 return [
                     Seen(view=view, head=found.heads[fp], stored=found.states[fp][0], folded=versions[fp])
                     for fp, view in self._views.items()
@@ -92,6 +96,7 @@ class EntityState:
             owner = secrets.token_bytes(16)
             heads = self._store.claim(self._name, list(self._views), owner).heads
             versions = self._versions(heads)
+            self._insist_that_none_was_condemned()
             if versions is not None and self._write(owner, heads, versions):
                 return before
             self._subject.pause(PAUSE_MS)
@@ -143,6 +148,11 @@ class EntityState:
                 return None
             found[fp] = versions[fp]
         return found
+
+    def _insist_that_none_was_condemned(self) -> None:
+        """The fold reads ahead of what is committed, where a record may still be condemned. Raises `TransientError` if one was."""
+        if condemned_offsets(facts_of(self._app, self._subject)).get(self._name, []) != self._fold.left_out:
+            raise TransientError(f"a record of {self._text()} was condemned meanwhile (CRASH_LOOP); run the command again")
 
     def _follow(self) -> None:
         self._fold.follow(self._reader, self._reader.log_range(self._name).end)

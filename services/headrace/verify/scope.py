@@ -84,7 +84,7 @@ def scope_of(app: App, subject: Subject, from_ms: int | None, to_ms: int | None,
         until = {name: subject.written_end(name) for name in results}
         still_open = _wait_for_ends(reader, subject, until)
         scope = Scope(partitions=partitions, committed=committed, before=before, until={**until, **still_open}, open=still_open)
-        facts = _facts(app, subject)
+        facts = facts_of(app, subject)
         began, scope.left_out = starting_offsets(facts), condemned_offsets(facts)
         for source in app.sources:
             span = span_ms(source, app.views_of(source))
@@ -112,7 +112,7 @@ def state_scope(app: App, subject: Subject, wanted: Sequence[TopicPartition], *,
                 scope.committed[name] = stable_position(app, subject, name)
                 bounds = _bounds(reader, name, scope.committed[name].offset, span, (None, None))
                 scope.starts[name], scope.firsts[name], scope.ends[name] = bounds
-        scope.left_out = condemned_offsets(_facts(app, subject))
+        scope.left_out = condemned_offsets(facts_of(app, subject))
         return scope
     finally:
         reader.close()
@@ -150,7 +150,7 @@ def _first_time_ms(reader: RecordReader, name: TopicPartition, start: int, end: 
     return None
 
 
-def _facts(app: App, subject: Subject) -> Sequence[bytes | None]:
+def facts_of(app: App, subject: Subject) -> Sequence[bytes | None]:
     """The facts of the app: where it began, as `headrace apply` wrote it down, and what was condemned."""
     with closing(subject.reader()) as reader:
         if not reader.exists(app.facts):

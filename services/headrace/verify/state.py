@@ -141,6 +141,7 @@ class EntityFold:
             raise FatalError(f"the state of this entity cannot be told from the log: {why}")
         self.end = scope.starts[name]
         self._begin, self._committed = self.end, scope.committed[name].offset
+        self.left_out = scope.left_out.get(name, [])
         self._shelf = Shelf({source.topic: self._views})
         self._fold = state_fold(app, source, self._shelf, scope.starts, scope.left_out)
         self._ends: list[int] = []

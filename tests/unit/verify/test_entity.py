@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from headrace.crashes import crash_fact
 from headrace.errors import PartitionMoved, TransientError
 from headrace.partitioner import partition_of
 from headrace.types import TopicPartition
@@ -98,6 +99,20 @@ def test_a_worker_that_is_always_quicker_is_named(run: Run) -> None:
         one.mend()
     run.store.pause = lambda _: None
     one.close()
+
+
+def test_a_record_condemned_meanwhile_ends_the_command(run: Run) -> None:
+    """The fold took it, the worker never will: nothing is written, and the next run leaves it out."""
+    before = run.store.states(NAME, spending.fp)
+    one = entity(run)
+    run.driver.log.append(run.app.facts, 0, None, crash_fact(NAME, 3))
+    with pytest.raises(TransientError, match="was condemned meanwhile"):
+        one.mend()
+    one.close()
+    assert run.store.states(NAME, spending.fp) == before
+    again = entity(run)
+    assert [seen.folded is not None for seen in again.look()] == [True, True]
+    again.close()
 
 
 def test_a_partition_without_state_is_told(run: Run) -> None:
