@@ -12,7 +12,8 @@ from functools import cached_property
 
 from headrace.errors import DefinitionError
 from headrace.expression import Expression, col
-from headrace.features.view import FeatureView, canonical_json, fingerprint_of
+from headrace.features.streams import canonical_json
+from headrace.features.view import FeatureView, fingerprint_of
 from headrace.source import Outcomes, Source, topic_name
 
 _PIPELINE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}", re.ASCII)

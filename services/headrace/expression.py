@@ -94,11 +94,15 @@ class Expression:
 
     def evaluate(self, columns: Mapping[str, Column]) -> Float64s:
         """Its value for every event: float64, truth as 0 and 1, absent as NaN. Text alone has no value: raises `TypeError`."""
-        with np.errstate(all="ignore"):
-            found = _evaluate(self._node, columns)
+        found = self.column(columns)
         if found.dtype == object:
             raise TypeError(f"{self!r} is text; compare it")
         return np.asarray(found, dtype=np.float64)
+
+    def column(self, columns: Mapping[str, Column]) -> Column:
+        """The same for an expression that may be text: as objects then, absent as None."""
+        with np.errstate(all="ignore"):
+            return _evaluate(self._node, columns)
 
     def log1p(self) -> Expression:
         """The natural logarithm of 1 + x; absent at -1 and below."""

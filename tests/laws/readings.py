@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from hypothesis import strategies as st
 
 import headrace as hr
+from headrace.duration import duration_ms
 from headrace.features.aggregation import CATALOGUE, Aggregation, Declaration
 from headrace.features.view import FeatureView
 from tests.unit.features.folding import TOPIC
@@ -33,6 +34,10 @@ class Reading(hr.Event):
 SOURCE = hr.Source(TOPIC, Reading, key="sensor", time="at_ms", lateness=LATENESS_MS, historical=True)
 
 
+ALONE = [entry for entry in CATALOGUE if entry.of != "features"]
+"""All but what is made of other features."""
+
+
 def declared(
     entry: Aggregation,
     *,
@@ -43,21 +48,32 @@ def declared(
     pane: str | None = None,
 ) -> Declaration:
     """A declaration of any entry of the catalogue."""
-    given: dict[str, object] = {"over": over, "where": where, "empty": empty}
-    if entry.of == "panes":
+    given: dict[str, object] = {"where": where, "empty": empty}
+    windows = [over] if isinstance(over, str) else over
+    if entry.of == "decay":
+        given["horizon"] = windows[-1]
+        given["half_life"] = f"{duration_ms(windows[-1], of=entry.name) // 9}ms"
+    else:
+        given["over"] = windows
+    if entry.paned:
         given["pane"] = pane
     word = getattr(hr, entry.name)
-    if entry.takes == "nothing":
-        found = word(**given)
-    elif entry.takes == "condition":
-        found = word(hr.col(number) > 0.5, **given)
-    else:
-        found = word(number, **given)
+    value = {"nothing": (), "condition": (hr.col(number) > 0.5,)}.get(entry.takes, (number,))
+    found = word(*value, *EXTRA.get(entry.name, ()), **given)
     assert isinstance(found, Declaration)
     return found
 
 
-def view_of(entries: Sequence[Aggregation], name: str = "readings") -> FeatureView:
+EXTRA: dict[str, tuple[object, ...]] = {
+    "quantile": (0.5,),
+    "mode": ([0.5, 0.1, 1.0],),
+    "top_k": (1, [0.75, -3.0]),
+    "lag": (2,),
+}
+"""What an entry must be told beside its value."""
+
+
+def view_of(entries: Sequence[Aggregation], name: str = "readings", more: Sequence[Declaration] = ()) -> FeatureView:
     """Entries over short and long windows, coarse and fine panes, with and without filters and values for empty windows."""
     return FeatureView(
         name,
@@ -71,11 +87,28 @@ def view_of(entries: Sequence[Aggregation], name: str = "readings") -> FeatureVi
                 declared(entry, over="20s", number="y", pane="5s", empty=-1.0),
                 declared(entry, over="30s", number="y", where=(hr.col("word") == "a") | (hr.col("x") > 0), pane="30s"),
             )
-        ],
+        ]
+        + list(more),
     )
 
 
-EVERYTHING = view_of(CATALOGUE)
+WORDS = [
+    hr.distinct("word", over=["3s", "1m"]),
+    hr.distinct("x", over="1m", exact=2, pane="20s", where=hr.col("y") > 0),
+    hr.mode("word", ["b", "c"], over="20s"),
+    hr.top_k("y", 2, [0.7, 0.0], over="1m"),
+    hr.quantile("y", 1.0, over="1m", error=0.2),
+    hr.quantile("x", 0.1, over="1m", smallest=0.15, largest=1000.0),
+    hr.lag("y"),
+]
+EVERYTHING = view_of(ALONE, more=WORDS)
+SKETCHES = {"bins", "hashes"}
+PARTS = [
+    view_of([entry for entry in ALONE if entry.of in {"moments", "newest"}], "moments"),
+    view_of([entry for entry in ALONE if entry.of not in {"moments", "newest", *SKETCHES}], "sequence"),
+    view_of([entry for entry in ALONE if entry.of in SKETCHES], "sketches", more=WORDS),
+]
+"""The same in three parts, for laws that look at many logs."""
 SMALL = FeatureView(
     "small",
     entity="sensor",

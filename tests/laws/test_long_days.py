@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 import headrace as hr
-from headrace.features.aggregation import CATALOGUE
 from headrace.features.view import FeatureView
 from headrace.memory_log import MemoryReader
 from headrace.parts import Limits
@@ -28,7 +27,7 @@ from headrace.verify.subject import Subject
 from headrace.verify.verification import Verification, Wishes
 from tests.audit import Audit
 from tests.laws.long_days import BERLIN, DAY_MS, DAYS, PARTITIONS, happening, write_day
-from tests.laws.readings import LATENESS_MS, SOURCE, declared
+from tests.laws.readings import ALONE, LATENESS_MS, SOURCE, declared
 from tests.unit.features.folding import offsets_of
 from tests.unit.features.naive import Happening, Twin
 
@@ -37,10 +36,8 @@ PORTION = 150
 STRIDE = 5
 """The twin is asked about every fifth event: it looks at all events again for each."""
 
-VIEW = FeatureView(
-    "day", entity="sensor", source=SOURCE, features=[declared(entry, over=["10m", "24h"], number="y") for entry in CATALOGUE]
-)
-SPARSE = FeatureView("sparse", entity="sensor", source=SOURCE, features=[declared(entry, over="1h") for entry in CATALOGUE])
+VIEW = FeatureView("day", entity="sensor", source=SOURCE, features=[declared(entry, over=["10m", "24h"], number="y") for entry in ALONE])
+SPARSE = FeatureView("sparse", entity="sensor", source=SOURCE, features=[declared(entry, over="1h") for entry in ALONE])
 APP = hr.App("days", pipelines=[hr.Pipeline("readings", views=[VIEW, SPARSE], predictions=PREDICTIONS)])
 
 

@@ -13,10 +13,12 @@ of squares.
 between panes, from the oldest to the newest, empty ones left out. It depends on the log alone. It does not depend on how the log was cut
 into batches, on which worker folded it, or on whether a state came from memory or from the store in between: the bits are the same.
 
-**Why it is cheap.** The panes before the one in which we stand are *closed*: their merge changes only when a pane opens, expires, or
-takes an event out of order. It is kept with the lane, together with the pane it reaches up to. As long as nothing expired, it is extended
-by the panes that closed since, which is the same left-to-right merge as from scratch, bit for bit; otherwise it is made anew. A busy
-entity pays one merge a lane and event; a quiet one has few panes.
+**Why it is cheap.** The merge of the closed panes is kept (`panes.py`): a busy entity pays one merge a lane and event; a quiet one has few
+panes.
+
+**Other lanes.** Here are the lanes of moments, which most features need. What cannot be told from moments has lanes of other kinds; they
+are folded by an entry point of their own (`other_lanes.py`), from what this one tells of each event in `seen`: as of when its vector is,
+and how new the newest event of its entity is. So nobody compiles, or runs past, what no view of his has.
 
 **As-of.** A vector is computed as of T, the largest of the event's time, the newest event time folded for the entity, and the horizon
 (watermark - lateness). T never goes back, so neither does a window.
@@ -25,61 +27,48 @@ entity pays one merge a lane and event; a quiet one has few panes.
 caller enlarges the arena and calls again from there. Nothing is half done.
 
 Limits. A lane whose panes are all full and which takes one event a pane merges all of them each time (60 by default, about half a
-microsecond). A sum that overflows gives NaN. numba's cache does not see changes in other files, so all code compiled here is here, and
-the constants that come from elsewhere never change their meaning. No fast-math: contraction or reordering would change bits.
+microsecond). A sum that overflows gives NaN.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar
 
-import numba
-
-from headrace.features.aggregation import COUNT, LAST, MAX, MEAN, MIN, NEEDS_MAX, NEEDS_MIN, NEEDS_SQUARES, NEEDS_SUM, STD, SUM
-from headrace.features.tables import Arena, Events, Parsed, Plan, Record, Records, Rows
+from headrace.features.aggregation import (
+    COUNT,
+    LAST,
+    MAX,
+    MEAN,
+    MIN,
+    NEEDS_MAX,
+    NEEDS_MIN,
+    NEEDS_SQUARES,
+    NEEDS_SUM,
+    RATE,
+    STD,
+    SUM,
+    VAR,
+    Z_SCORE,
+)
+from headrace.features.blocks import free_block, settle
+from headrace.features.compiled import entry, inner
+from headrace.features.panes import STALE, Amount, over_panes
+from headrace.features.tables import Arena, Events, Parsed, Plan, Record, Rows
 from headrace.types import NO_WATERMARK_MS, Float64s, Int64s
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": False}
-
-
-def entry(function: _F) -> _F:
-    """Compile a function that Python calls, once for an installation: numba's cache keeps it, with everything it calls.
-
-    Where the cache can be kept nowhere (everything is read-only and `NUMBA_CACHE_DIR` is not set) each process compiles for itself.
-    """
-    try:
-        found: _F = numba.njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:
-        found = numba.njit(**_OPTIONS)(function)
-    return found
-
-
-def inner(function: _F) -> _F:
-    """Compile a function that only compiled code calls."""
-    found: _F = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)  # type: ignore[call-overload]
-    return found
-
 
 NONE_MS = NO_WATERMARK_MS
 """The time of what has not happened."""
-STALE = NO_WATERMARK_MS
-"""In place of a closed pane: the closed merge must be made anew."""
-
-Amount = tuple[float, float, float, float, float]
-"""What some events amount to: count, sum, M2, min, max. Beyond the count only what the lane needs is right."""
 
 
 # ------------------------------------------------------------------------------------------------- the algebra
 
 
 @inner
-def merge(older: Amount, newer: Amount, needs: int) -> Amount:
+def merge(older: Amount, newer: Amount, shape: Record) -> Amount:
     """What two sets of events amount to together. Onto nothing, it is a copy: so -0.0 stays -0.0."""
     if older[0] == 0.0:
         return newer
+    needs = shape.needs
     count = older[0] + newer[0]
     total, squares, low, high = older[1], older[2], older[3], older[4]
     if needs & NEEDS_SQUARES:
@@ -95,8 +84,8 @@ def merge(older: Amount, newer: Amount, needs: int) -> Amount:
 
 
 @inner
-def finish(code: int, amount: Amount, empty: float) -> float:
-    """The feature that an aggregation makes of what a window amounts to."""
+def finish(code: int, amount: Amount, parameter: float, number: float, empty: float) -> float:
+    """The feature that an aggregation makes of what a window amounts to, and of the number the scored event gives (NaN for none)."""
     count, total, squares, low, high = amount
     if count == 0.0:
         return empty
@@ -112,157 +101,32 @@ def finish(code: int, amount: Amount, empty: float) -> float:
         found = low
     elif code == MAX:
         found = high
+    elif code == VAR:
+        found = squares / count
+    elif code == RATE:
+        found = count / parameter
+    elif code == Z_SCORE:
+        if math.isnan(number) or squares <= 0.0:
+            return empty
+        found = (number - total / count) / math.sqrt(squares / count)
     else:
         found = math.nan
     return found if math.isfinite(found) else math.nan
 
 
-# ------------------------------------------------------------------------------------------------- blocks of cells
-
-
-@inner
-def capacity_of(size: int) -> int:
-    """2, 3, 4, 6, 8, 12, 16, 24, ..."""
-    return (2 + (size & 1)) << (size >> 1)
-
-
-@inner
-def take_block(arena: Arena, size: int) -> int:
-    """A block of a size: a free one, else never used cells. The caller has seen to it that there are some."""
-    start = arena.free[size]
-    if start >= 0:
-        arena.free[size] = arena.cells[start].pane
-    else:
-        start = arena.top[0]
-        arena.top[0] = start + capacity_of(size)
-    return int(start)
-
-
-@inner
-def free_block(arena: Arena, lane: Record) -> None:
-    """Give the block of a lane back."""
-    if lane.size >= 0:
-        arena.cells[lane.start].pane = arena.free[lane.size]
-        arena.free[lane.size] = lane.start
-        lane.size = -1
-    lane.first = 0
-    lane.length = 0
-
-
-@inner
-def make_room(arena: Arena, lane: Record) -> None:
-    """Let there be room behind a lane's last cell: its cells move to the front if that frees a quarter, else to a larger block."""
-    cells = arena.cells
-    if lane.size < 0:
-        lane.start = take_block(arena, 0)
-        lane.size = 0
-        lane.first = 0
-        return
-    capacity = capacity_of(lane.size)
-    if lane.first + lane.length < capacity:
-        return
-    source = lane.start + lane.first
-    if 4 * lane.length <= 3 * capacity:
-        for step in range(lane.length):
-            cells[lane.start + step] = cells[source + step]
-    else:
-        size = lane.size + 1
-        start = take_block(arena, size)
-        length = lane.length
-        for step in range(length):
-            cells[start + step] = cells[source + step]
-        free_block(arena, lane)
-        lane.start = start
-        lane.size = size
-        lane.length = length
-    lane.first = 0
-
-
-@inner
-def amount_in(cell: Record) -> Amount:
-    """What a cell holds."""
-    return cell.count, cell.sum, cell.squares, cell.low, cell.high
-
-
-@inner
-def put_amount(record: Record, amount: Amount) -> None:
-    """Write an amount into a cell, or into a lane's closed merge."""
-    record.count = amount[0]
-    record.sum = amount[1]
-    record.squares = amount[2]
-    record.low = amount[3]
-    record.high = amount[4]
-
-
-# ------------------------------------------------------------------------------------------------- one event, one lane
-
-
-@inner
-def put(arena: Arena, lane: Record, needs: int, pane: int, oldest: int, number: float) -> None:
-    """Take a number into its pane. `oldest` is the oldest pane the window can still see: what lies before is forgotten, the number too."""
-    cells = arena.cells
-    while lane.length > 0 and cells[lane.start + lane.first].pane < oldest:
-        lane.first += 1
-        lane.length -= 1
-    if pane < oldest:
-        return
-    if pane < lane.closed_pane:
-        lane.closed_pane = STALE
-    after = lane.start + lane.first + lane.length
-    place = after
-    while place > lane.start + lane.first and cells[place - 1].pane > pane:
-        place -= 1
-    if place > lane.start + lane.first and cells[place - 1].pane == pane:
-        cell = cells[place - 1]
-        put_amount(cell, merge(amount_in(cell), (1.0, number, 0.0, number, number), needs))
-        return
-    behind = after - place
-    make_room(arena, lane)
-    after = lane.start + lane.first + lane.length
-    for step in range(behind):
-        cells[after - step] = cells[after - step - 1]
-    cell = cells[after - behind]
-    cell.pane = pane
-    put_amount(cell, (1.0, number, 0.0, number, number))
-    lane.length += 1
-
-
-@inner
-def window_amount(arena: Arena, lane: Record, needs: int, panes: int, head: int) -> Amount:
-    """What the window [head - panes, head] amounts to; brings the closed merge up to `head`."""
-    cells = arena.cells
-    begin = lane.start + lane.first
-    after = begin + lane.length
-    if lane.closed_pane != head:
-        amount = (lane.count, lane.sum, lane.squares, lane.low, lane.high)
-        if lane.closed_pane == STALE or lane.closed_pane > head or (lane.count > 0.0 and lane.oldest < head - panes):
-            amount = (0.0, 0.0, 0.0, 0.0, 0.0)
-            place = begin
-            while place < after and cells[place].pane < head - panes:
-                place += 1
-        else:
-            place = after
-            while place > begin and cells[place - 1].pane >= lane.closed_pane and cells[place - 1].pane >= head - panes:
-                place -= 1
-        while place < after and cells[place].pane < head:
-            if amount[0] == 0.0:
-                lane.oldest = cells[place].pane
-            amount = merge(amount, amount_in(cells[place]), needs)
-            place += 1
-        put_amount(lane, amount)
-        lane.closed_pane = head
-    amount = (lane.count, lane.sum, lane.squares, lane.low, lane.high)
-    if lane.length > 0 and cells[after - 1].pane == head:
-        amount = merge(amount, amount_in(cells[after - 1]), needs)
-    return amount
+put, window_amount = over_panes(merge)
 
 
 # ------------------------------------------------------------------------------------------------- entry points
 
 
 @entry
-def fold(plan: Plan, rows: Rows, arena: Arena, events: Events, begin: int, values: Float64s, as_of_ms: Int64s) -> int:
-    """Fold events from number `begin` on, filling their rows of `values` and `as_of_ms`; gives the number it stopped in front of."""
+def fold(plan: Plan, rows: Rows, arena: Arena, events: Events, begin: int, values: Float64s, as_of_ms: Int64s, seen: Int64s) -> int:
+    """Fold events from number `begin` on, filling their rows of `values` and `as_of_ms`; gives the number it stopped in front of.
+
+    `seen`, [events, 2 * views], takes for each view as of when the vector is and the newest event folded; with no rows it is left out.
+    """
+    tells = len(seen) > 0
     for event in range(begin, len(events.rows)):
         if arena.top[0] + plan.reserve > len(arena.cells):
             return event
@@ -294,20 +158,23 @@ def fold(plan: Plan, rows: Rows, arena: Arena, events: Events, begin: int, value
                         rows.cell_ms[row, place] = time_ms
                         rows.cell_values[row, place] = given
 
-            for place in range(view.lane_from, view.lane_to):
+            if tells:
+                seen[event, 2 * number] = at_ms
+                seen[event, 2 * number + 1] = newest_ms
+
+            for place in range(view.lane_from, view.moments_to):
                 shape = plan.lanes[place]
                 lane = rows.lanes[row, place]
                 head = at_ms // shape.pane_ms
-                if takes:
-                    given = events.given[event, shape.stream]
-                    if not math.isnan(given):
-                        pane = head if time_ms == at_ms else time_ms // shape.pane_ms
-                        oldest = (head if newest_ms == at_ms else newest_ms // shape.pane_ms) - shape.panes
-                        put(arena, lane, shape.needs, pane, oldest, given)
-                amount = window_amount(arena, lane, shape.needs, shape.panes, head)
+                given = events.given[event, shape.stream]
+                if takes and not math.isnan(given):
+                    pane = head if time_ms == at_ms else time_ms // shape.pane_ms
+                    oldest = (head if newest_ms == at_ms else newest_ms // shape.pane_ms) - shape.panes
+                    put(arena, lane, shape, pane, oldest, (1.0, given, 0.0, given, given))
+                amount = window_amount(arena, lane, shape, head)
                 for each in range(shape.feature_from, shape.feature_to):
                     feature = plan.lane_features[each]
-                    values[event, feature.column] = finish(feature.code, amount, feature.empty)
+                    values[event, feature.column] = finish(feature.code, amount, feature.parameter, given, feature.empty)
         as_of_ms[event] = latest_ms
     return len(events.rows)
 
@@ -338,20 +205,6 @@ def place(plan: Plan, rows: Rows, arena: Arena, number: int, into: Int64s, begin
                 settle(arena, lane, parsed.cells, cells_from, length)
             cells_from += length
     return len(parsed.newest_ms)
-
-
-@inner
-def settle(arena: Arena, lane: Record, cells: Records, begin: int, length: int) -> None:
-    """Copy cells into a new block of a lane, the smallest that holds them."""
-    size = 0
-    while capacity_of(size) < length:
-        size += 1
-    lane.start = take_block(arena, size)
-    lane.size = size
-    lane.first = 0
-    lane.length = length
-    for step in range(length):
-        arena.cells[lane.start + step] = cells[begin + step]
 
 
 @entry
@@ -403,9 +256,11 @@ def empty_rows(plan: Plan, rows: Rows, arena: Arena, horizons_ms: Int64s, asked:
             for each in range(len(plan.lanes)):
                 shape = plan.lanes[each]
                 lane = rows.lanes[row, each]
-                if lane.length > 0:
-                    last = arena.cells[lane.start + lane.first + lane.length - 1].pane
-                    empty = empty and last < horizon_ms // shape.pane_ms - shape.panes
+                oldest = horizon_ms // shape.pane_ms - shape.panes
+                step = lane.length
+                while empty and step > 0:  # the newest is the last one but in sketches
+                    step -= 1
+                    empty = arena.cells[lane.start + lane.first + step].pane < oldest
         if empty:
             found[count] = row
             count += 1

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.expression import Column
-from headrace.features import kernel, state
+from headrace.features import kernel, other_lanes, state
+from headrace.features.aggregation import MOMENTS
+from headrace.features.derived import derived_columns
 from headrace.features.tables import Events, more_rows, new_arena, new_rows, plan_of, streams_of
 from headrace.features.view import FeatureView
 from headrace.types import Float64s, Int64s
@@ -29,6 +31,8 @@ class EntityRows:
         self.plan = plan_of(views)
         self.streams = streams_of(views)
         self.features = sum(len(view.features) for view in views)
+        self._has_other_lanes = any(lane.kind != MOMENTS for view in views for lane in view.lanes)
+        self._derived = derived_columns(views)
         self.rows = new_rows(_FIRST_ROWS, self.plan)
         self.arena = new_arena(_FIRST_CELLS + self.plan.reserve)
         self.taken = 0
@@ -59,21 +63,28 @@ class EntityRows:
         """What `count` events give to each stream: [events, streams], NaN where nothing."""
         given = np.empty((count, len(self.streams)))
         for number, stream in enumerate(self.streams):
-            value = np.ones(count) if stream.value is None else stream.value.evaluate(columns)
-            if stream.where is not None:
-                value = np.where(stream.where.evaluate(columns) == 1.0, value, np.nan)
-            given[:, number] = np.where(np.isfinite(value), value, np.nan)
+            given[:, number] = stream.given(columns, count)
         return given
 
     def fold(self, events: Events) -> tuple[Float64s, Int64s]:
         """Fold events; gives the feature vectors of all views [events, features] and their as-of times."""
-        count = len(events.rows)
+        count, begin = len(events.rows), 0
         values, as_of_ms = np.empty((count, self.features)), np.empty(count, dtype=np.int64)
-        done = kernel.fold(self.plan, self.rows, self.arena, events, 0, values, as_of_ms)
-        while done < count:
-            self._enlarge()
-            done = kernel.fold(self.plan, self.rows, self.arena, events, done, values, as_of_ms)
+        seen = np.empty((count if self._has_other_lanes else 0, 2 * len(self.views)), dtype=np.int64)
+        while begin < count:
+            end = kernel.fold(self.plan, self.rows, self.arena, events, begin, values, as_of_ms, seen)
+            if self._has_other_lanes:
+                self._fold_other_lanes(events, begin, end, seen, values)
+            if end < count:
+                self._enlarge()
+            begin = end
+        for feature, column in self._derived:
+            values[:, column] = feature.of(values)
         return values, as_of_ms
+
+    def _fold_other_lanes(self, events: Events, begin: int, end: int, seen: Int64s, values: Float64s) -> None:
+        while (begin := other_lanes.fold(self.plan, self.rows, self.arena, events, begin, end, seen, values)) < end:
+            self._enlarge()
 
     def load(self, number: int, into: Sequence[int], packed: Sequence[bytes]) -> None:
         """Put packed states of view `number` into rows. Raises `StoreRefused` for bytes of another layout, or that are no state."""

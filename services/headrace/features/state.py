@@ -5,12 +5,12 @@
     newest  := varint                           the newest event time folded, in ms, zigzag (0, -1, 1, -2, ...)
     cell    := 0                                one per newest cell of the view: it has seen nothing its window can still see, or
              | varint(1 + newest - time) float?                         how much older its event is; its value, if kept
-    lane    := varint(panes) pane*              one per lane of the view: its panes that are not empty, the oldest first
+    lane    := varint(panes) pane*              one per lane of moments: its panes that are not empty, the oldest first
+             | ...                              those of other kinds follow, as `other_bytes.py` draws them
     pane    := varint(2 * gap) float?           a pane of one event: its value; nothing where the lane only counts
              | varint(2 * gap + 1) varint(count) sum? M2? min? max?     of several: what the lane needs, each a float
 
-    varint  := 7 bits a byte, the lowest first, the high bit set on all but the last
-    float   := 8 bytes, IEEE 754, little endian
+    varint, float                               as `varint.py` draws them
     gap     := the pane's number minus that of the pane before it; for the first, minus the oldest its window sees (newest // p - n)
 
 Panes and cells outside of their windows as of `newest` are left out, so equal logs give equal bytes, however long a state was in memory.
@@ -26,81 +26,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace.errors import StoreRefused
-from headrace.features.aggregation import NEEDS_MAX, NEEDS_MIN, NEEDS_SQUARES, NEEDS_SUM
-from headrace.features.kernel import entry, inner
+from headrace.features.aggregation import MOMENTS, NEEDS_MAX, NEEDS_MIN, NEEDS_SQUARES, NEEDS_SUM
+from headrace.features.compiled import entry, inner
+from headrace.features.other_bytes import kept_in, pack_other, parse_other
 from headrace.features.tables import CELL, Arena, Parsed, Plan, Record, Records, Rows, plan_of
+from headrace.features.varint import LOW_BITS, WORD, Bytes, get_float, get_varint, put_float, put_varint
 from headrace.features.view import STATE_LAYOUT_VERSION, FeatureView
 from headrace.types import NO_WATERMARK_MS, Int64s
-
-Bytes = NDArray[np.uint8]
 
 _NONE_MS = NO_WATERMARK_MS
 _FRAME_BYTES, _CELL_BYTES, _LENGTH_BYTES, _PANE_BYTES = 1 + 10, 10 + 8, 10, 10 + 10 + 4 * 8
 _STAGED_CELLS = 16_384
 _OTHER_LAYOUT, _DAMAGED = -1, -2
-_LOW_BITS, _MORE, _WORD = 127, 128, 63
-
-
-# ------------------------------------------------------------------------------------------------- bytes
-
-
-@inner
-def put_varint(buffer: Bytes, at: int, number: int) -> int:
-    """Write a number from 0 on; gives the place behind it."""
-    while number > _LOW_BITS:
-        buffer[at] = (number & _LOW_BITS) | _MORE
-        number >>= 7
-        at += 1
-    buffer[at] = number
-    return at + 1
-
-
-@inner
-def put_float(buffer: Bytes, at: int, number: float) -> int:
-    """Write 8 bytes; gives the place behind them."""
-    bits = np.float64(number).view(np.uint64)
-    for place in range(8):
-        buffer[at + place] = np.uint8((bits >> np.uint64(8 * place)) & np.uint64(255))
-    return at + 8
-
-
-@inner
-def get_varint(buffer: Bytes, at: int, end: int) -> tuple[int, int]:
-    """A number and the place behind it; a place beyond `end` when the bytes are not those of a number."""
-    number = 0
-    shift = 0
-    while at < end and shift < _WORD:
-        byte = int(buffer[at])
-        number |= (byte & _LOW_BITS) << shift
-        at += 1
-        if byte < _MORE:
-            return number, at
-        shift += 7
-    return 0, end + 1
-
-
-@inner
-def get_float(buffer: Bytes, at: int, end: int) -> tuple[float, int]:
-    """A float and the place behind it; a place beyond `end` when it is cut off."""
-    if at + 8 > end:
-        return 0.0, end + 1
-    bits = np.uint64(0)
-    for place in range(8):
-        bits |= np.uint64(buffer[at + place]) << np.uint64(8 * place)
-    whole = np.uint64(bits)
-    return whole.view(np.float64), at + 8
 
 
 # ------------------------------------------------------------------------------------------------- pack
 
 
 @entry
-def pack(  # noqa: PLR0917 - compiled code is called by position
-    plan: Plan, rows: Rows, arena: Arena, number: int, asked: Int64s, begin: int, buffer: Bytes, bounds: Int64s
-) -> int:
+def pack(plan: Plan, rows: Rows, arena: Arena, number: int, asked: Int64s, begin: int, buffer: Bytes, bounds: Int64s) -> int:
     """Pack the states of the rows `asked` in view `number`, from place `begin` on; fills `bounds` (the first is the caller's).
 
     Gives the place it stopped in front of, because `buffer` might be too small for it. The rows' `touched` marks are cleared.
@@ -127,7 +73,10 @@ def pack(  # noqa: PLR0917 - compiled code is called by position
                 if shape.keeps_value:
                     at = put_float(buffer, at, rows.cell_values[row, each])
         for each in range(view.lane_from, view.lane_to):
-            at = pack_lane(arena, rows.lanes[row, each], plan.lanes[each], newest_ms, buffer, at)
+            if plan.lanes[each].kind == MOMENTS:
+                at = pack_lane(arena, rows.lanes[row, each], plan.lanes[each], newest_ms, buffer, at)
+            else:
+                at = pack_other(arena, rows.lanes[row, each], plan.lanes[each], newest_ms, buffer, at)
         bounds[place + 1] = at
         rows.touched[row, number] = 0
     return len(asked)
@@ -177,7 +126,7 @@ def parse(plan: Plan, number: int, buffer: Bytes, bounds: Int64s, begin: int, pa
     view = plan.views[number]
     most = 0
     for each in range(view.lane_from, view.lane_to):
-        most += plan.lanes[each].panes + 1
+        most += plan.lanes[each].most
     filled = 0
     count = min(len(bounds) - 1 - begin, len(parsed.newest_ms))
     for state in range(count):
@@ -196,7 +145,11 @@ def parse(plan: Plan, number: int, buffer: Bytes, bounds: Int64s, begin: int, pa
             if age_ms > 0 and plan.newest[view.cell_from + each].keeps_value:
                 parsed.cell_values[state, each], at = get_float(buffer, at, end)
         for each in range(view.lane_to - view.lane_from):
-            length, at = parse_lane(plan.lanes[view.lane_from + each], newest_ms, buffer, at, end, parsed.cells[filled:])
+            shape = plan.lanes[view.lane_from + each]
+            if shape.kind == MOMENTS:
+                length, at = parse_lane(shape, newest_ms, buffer, at, end, parsed.cells[filled:])
+            else:
+                length, at = parse_other(shape, newest_ms, buffer, at, end, parsed.cells[filled:])
             parsed.lengths[state, each] = length
             filled += length
         if at != end:
@@ -274,8 +227,8 @@ def newest_times_ms(packed: Sequence[bytes]) -> Int64s:
         known &= ~more | (at < lengths)  # cut off in the middle of the number
         more &= known
         read = buffer[begins[more] + at].astype(np.int64)
-        zigzag[more] |= (read & _LOW_BITS) << (7 * (at - 1))
-        more[more] = (read > _LOW_BITS) & (7 * at < _WORD)
+        zigzag[more] |= (read & LOW_BITS) << (7 * (at - 1))
+        more[more] = (read > LOW_BITS) & (7 * at < WORD)
         at += 1
     return np.where(known, zigzag >> 1 ^ -(zigzag & 1), np.iinfo(np.int64).max)
 
@@ -285,7 +238,7 @@ def parse_some(plan: Plan, number: int, buffer: Bytes, bounds: Int64s, begin: in
     view = plan.views[number]
     states = len(bounds) - 1 - begin
     shapes = plan.lanes[view["lane_from"] : view["lane_to"]]
-    at_least = int(shapes["panes"].sum()) + len(shapes)
+    at_least = int(shapes["most"].sum())
     parsed = Parsed(
         newest_ms=np.empty(states, dtype=np.int64),
         cell_ms=np.empty((states, view["cell_to"] - view["cell_from"]), dtype=np.int64),
@@ -319,7 +272,7 @@ class Pane:
     number: int
     count: int
     kept: tuple[float, ...]
-    """Sum, M2, min, max: those the lane keeps, in this order."""
+    """Sum, M2, min, max: those the lane keeps, in this order; in a lane of another kind what `other_bytes.py` says it packs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,7 +290,7 @@ def unpack_state(view: FeatureView, packed: bytes) -> State:
     lanes: list[tuple[Pane, ...]] = []
     begin = 0
     for lane, length in zip(view.lanes, parsed.lengths[0].tolist(), strict=True):
-        kept = [name for need, name in _KEPT if lane.needs & need]
+        kept = [name for need, name in _KEPT if lane.needs & need] if lane.kind == MOMENTS else kept_in(lane.kind, lane.needs)
         lanes.append(
             tuple(
                 Pane(number=int(cell["pane"]), count=int(cell["count"]), kept=tuple(float(cell[name]) for name in kept))

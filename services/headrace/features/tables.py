@@ -21,7 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.features.view import FeatureView, Stream
+from headrace.features.aggregation import KINDS, MOMENTS
+from headrace.features.streams import Stream
+from headrace.features.view import FeatureView
 from headrace.types import NO_WATERMARK_MS, Float64s, Int64s
 
 Records = NDArray[Any]
@@ -29,17 +31,26 @@ Records = NDArray[Any]
 Record = Any
 """One element of such an array: compiled code reads and writes its fields as attributes."""
 
-VIEW = np.dtype([(name, np.int64) for name in ("lane_from", "lane_to", "cell_from", "cell_to", "feature_from", "feature_to")])
-"""A view's stretches of the lanes, of the newest cells, and of the features of newest cells."""
-LANE = np.dtype([(name, np.int64) for name in ("stream", "pane_ms", "panes", "needs", "feature_from", "feature_to")])
-"""A lane, and its stretch of the features of lanes."""
+VIEW = np.dtype([(name, np.int64) for name in ("lane_from", "moments_to", "lane_to", "cell_from", "cell_to", "feature_from", "feature_to")])
+"""A view's stretches of the lanes (those of moments come first), of the newest cells, and of the features of newest cells."""
+LANE = np.dtype(
+    [
+        *((name, np.int64) for name in ("kind", "stream", "pane_ms", "panes", "needs", "most", "origin", "feature_from", "feature_to")),
+        ("scale", np.float64),
+    ]
+)
+"""A lane: its kind, the most cells it can have, what its kind needs to know (`view.Lane`), and its stretch of the features of lanes."""
 NEWEST = np.dtype([(name, np.int64) for name in ("stream", "window_ms", "keeps_value")])
 """A newest cell."""
-FEATURE = np.dtype([("code", np.int64), ("cell", np.int64), ("window_ms", np.int64), ("column", np.int64), ("empty", np.float64)])
-"""A feature: how it is finished, from which newest cell (if so), and its column in the output."""
+FEATURE = np.dtype(
+    [*((name, np.int64) for name in ("code", "cell", "window_ms", "column")), ("parameter", np.float64), ("empty", np.float64)]
+)
+"""A feature: how it is finished, from which newest cell (if so), its column in the output, and what its aggregation needs to know."""
 
 CELL = np.dtype([("pane", np.int64), *((name, np.float64) for name in ("count", "sum", "squares", "low", "high"))])
-"""One pane: its number and what the events in it amount to. `squares` is M2, the sum of squared distances from the mean."""
+"""One pane: its number and what the events in it amount to. `squares` is M2, the sum of squared distances from the mean. What the numbers
+are in lanes of other kinds than moments stands in `sequence.py` and `sketch.py`.
+"""
 LANE_STATE = np.dtype(
     [
         *((name, np.int64) for name in ("start", "first", "length", "size")),
@@ -122,10 +133,10 @@ def plan_of(views: Sequence[FeatureView]) -> Plan:
     """The tables of views that are folded together; feature columns are in the order of the views."""
     numbers = {stream.key(): number for number, stream in enumerate(streams_of(views))}
     view_rows: list[tuple[int, ...]] = []
-    lane_rows: list[tuple[int, ...]] = []
+    lane_rows: list[tuple[float, ...]] = []
     newest_rows: list[tuple[int, ...]] = []
-    lane_features: list[tuple[int, int, int, int, float]] = []
-    newest_features: list[tuple[int, int, int, int, float]] = []
+    lane_features: list[tuple[float, ...]] = []
+    newest_features: list[tuple[float, ...]] = []
     column = 0
     for view in views:
         stream = [numbers[one.key()] for one in view.streams]
@@ -136,26 +147,28 @@ def plan_of(views: Sequence[FeatureView]) -> Plan:
         for place, lane in enumerate(view.lanes):
             begin = len(lane_features)
             lane_features += [
-                (one.aggregation.code, 0, one.window_ms, at, one.empty)
+                (one.aggregation.code, 0, one.window_ms, at, one.parameter, one.empty)
                 for one, where, at in placed
-                if one.aggregation.of == "panes" and where == place
+                if one.aggregation.of in KINDS and where == place
             ]
-            lane_rows.append((stream[lane.stream], lane.pane_ms, lane.panes, lane.needs, begin, len(lane_features)))
+            shape = (lane.kind, stream[lane.stream], lane.pane_ms, lane.panes, lane.needs, lane.most, lane.origin)
+            lane_rows.append((*shape, begin, len(lane_features), lane.scale))
         newest_rows += [(stream[cell.stream], cell.window_ms, int(cell.keeps_value)) for cell in view.newest_cells]
         newest_features += [
-            (one.aggregation.code, cell_from + where, one.window_ms, at, one.empty)
+            (one.aggregation.code, cell_from + where, one.window_ms, at, one.parameter, one.empty)
             for one, where, at in placed
             if one.aggregation.of == "newest"
         ]
-        view_rows.append((lane_from, len(lane_rows), cell_from, len(newest_rows), feature_from, len(newest_features)))
+        moments_to = lane_from + sum(lane.kind == MOMENTS for lane in view.lanes)
+        view_rows.append((lane_from, moments_to, len(lane_rows), cell_from, len(newest_rows), feature_from, len(newest_features)))
     return Plan(
         views=np.array(view_rows, dtype=VIEW),
         lanes=np.array(lane_rows, dtype=LANE),
         newest=np.array(newest_rows, dtype=NEWEST),
         lane_features=np.array(lane_features, dtype=FEATURE),
         newest_features=np.array(newest_features, dtype=FEATURE),
-        # A block is grown when more than three quarters of it are panes inside the window; see `kernel.make_room`.
-        reserve=sum(2 * (panes + 1) + 4 for _, _, panes, _, _, _ in lane_rows),
+        # A block is grown when more than three quarters of it are cells inside the window; see `blocks.make_room`.
+        reserve=sum(2 * lane.most + 4 for view in views for lane in view.lanes),
     )
 
 

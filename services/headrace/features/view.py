@@ -1,9 +1,9 @@
 """A feature view: a named, ordered set of features of one entity from one source.
 
-Declarations become features, one per window. Features share what they can: those over panes with the same value, filter, window and pane
+Declarations become features, one per window. Features share what they can: those of one kind with the same value, filter, window and pane
 share a *lane* (one row of panes), those of the newest event with the same value and filter share a *cell*. What an event gives to a lane or
-cell is one number, or nothing: a *stream*, one per pair of value and filter. Counting events needs no lane of its own beside the lane of a
-field that every event has.
+cell is one number, or nothing: a *stream* (`streams.py`), one per value, filter and form. Counting events needs no lane of its own beside
+the lane of a field that every event has.
 
 The fingerprint is the sha256 of the view's canonical JSON; it names the state in the store. Whatever decides about state is in it, so a
 changed definition never meets the state of another. Limits: the entity is the key of the source; at most 4,096 panes a window.
@@ -12,26 +12,19 @@ changed definition never meets the state of another. Limits: the entity is the k
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from functools import cached_property
 
 from headrace.duration import duration_text
 from headrace.errors import DefinitionError
 from headrace.expression import Expression
-from headrace.features.aggregation import (
-    FOLD_VERSION,
-    NEEDS_MAX,
-    NEEDS_MIN,
-    NEEDS_SQUARES,
-    NEEDS_SUM,
-    Aggregation,
-    Declaration,
-    WrittenWindow,
-)
+from headrace.features.aggregation import FOLD_VERSION, KINDS, MOMENTS, NO_OPTIONS, Aggregation, Declaration, Options, WrittenWindow
+from headrace.features.lane import Lane, lane_of
+from headrace.features.streams import BinForm, Form, HashForm, Stream, SymbolForm, canonical_json
 from headrace.features.window import pane_of
 from headrace.source import Source
 
@@ -51,19 +44,44 @@ class Feature:
     where: Expression | None
     window_ms: int
     pane_ms: int
-    """0 for features of the newest event: their windows are exact."""
+    """0 for features without panes: their windows are exact."""
     empty: float
+    options: Options = NO_OPTIONS
 
     @property
     def description(self) -> str:
         """What it means, in one line of documentation."""
         value = "" if self.value is None else repr(self.value)
-        text = self.aggregation.says.format(value=value, window=f"the last {duration_text(self.window_ms)}")
+        text = self._filled(self.aggregation.says, value=value, window=f"the last {duration_text(self.window_ms)}")
         if self.where is not None:
             text += f", of events with {self.where!r}"
         if self.pane_ms:
             text += f"; the far end is rounded back by less than {duration_text(self.pane_ms)}"
+        if self.aggregation.promises:
+            text += f"; {self._filled(self.aggregation.promises)}"
         return f"{text}; {self.empty:g} when empty" if math.isfinite(self.empty) else f"{text}; absent when empty"
+
+    @property
+    def parameter(self) -> float:
+        """What finishing it needs to know: seconds of a rate, places of a lag, rank of a frequent value, share of a quantile."""
+        if self.aggregation.name == "rate":
+            return self.window_ms / 1000.0
+        return float(self.options.n or self.options.rank or self.options.q)
+
+    @property
+    def form(self) -> Form | None:
+        """The form in which its lane wants the value; None: as it is."""
+        if self.aggregation.of == "hashes":
+            return HashForm()
+        if self.aggregation.of != "bins":
+            return None
+        if self.options.vocabulary:
+            return SymbolForm(vocabulary=self.options.vocabulary)
+        return BinForm.of(self.options.error, self.options.smallest, self.options.largest)
+
+    def _filled(self, text: str, **others: str) -> str:
+        written = {one.name: _written(getattr(self.options, one.name)) for one in fields(self.options)}
+        return text.format(**{**written, "half_life_ms": duration_text(self.options.half_life_ms)}, **others)
 
     def canonical(self) -> dict[str, object]:
         """A JSON form of everything that decides about its values."""
@@ -75,38 +93,8 @@ class Feature:
             "window_ms": self.window_ms,
             "pane_ms": self.pane_ms,
             "empty": self.empty if math.isfinite(self.empty) else None,
+            **({"options": self.options.declared()} if self.options.declared() else {}),
         }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Stream:
-    """What an event gives: `value` (1 where there is none), if it has one and `where` holds."""
-
-    value: Expression | None
-    where: Expression | None
-
-    def key(self) -> str:
-        """Equal for streams that give the same numbers."""
-        return canonical_json([one if one is None else one.canonical() for one in (self.value, self.where)])
-
-    def __str__(self) -> str:
-        value = "events" if self.value is None else repr(self.value)
-        return value if self.where is None else f"{value} where {self.where!r}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lane:
-    """Panes shared by features: of which stream (its place in `FeatureView.streams`), how long, and what is kept of each (`NEEDS_...`)."""
-
-    stream: int
-    window_ms: int
-    pane_ms: int
-    needs: int
-
-    @property
-    def panes(self) -> int:
-        """How many closed panes the window has."""
-        return self.window_ms // self.pane_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,8 +180,7 @@ class FeatureView:
         for cell in self.newest_cells:
             parts[f"newest of {self.streams[cell.stream]}"] = _VARINT_BYTES + 8 * cell.keeps_value
         for lane in self.lanes:
-            pane = f"{duration_text(lane.window_ms)} by {duration_text(lane.pane_ms)}"
-            parts[f"{self.streams[lane.stream]} over {pane}"] = 2 + (lane.panes + 1) * (2 + 5 + 8 * stored_numbers(lane.needs))
+            parts[f"{lane.name} of {self.streams[lane.stream]} over {lane.text()}"] = lane.most_bytes()
         return {**parts, "total": sum(parts.values())}
 
     def __repr__(self) -> str:
@@ -202,52 +189,56 @@ class FeatureView:
     def _share(self) -> None:
         """Give every feature its lane or newest cell."""
         streams: dict[str, Stream] = {}
-        lanes: dict[tuple[int, int, int], Lane] = {}
+        lanes: dict[tuple[object, ...], Lane] = {}
         cells: dict[int, NewestCell] = {}
-        keys: list[tuple[int, int, int] | int] = []
-        for feature in self.features:
+        # Lanes of moments come first: the other kinds are folded by a pass of their own.
+        for feature in sorted(self.features, key=lambda one: KINDS.get(one.aggregation.of, MOMENTS) != MOMENTS):
+            if feature.aggregation.of == "features":
+                continue
             stream = self._stream(feature)
             streams.setdefault(stream.key(), stream)
             number = list(streams).index(stream.key())
-            if feature.aggregation.of == "panes":
-                key = (number, feature.window_ms, feature.pane_ms)
-                needs = feature.aggregation.needs | (lanes[key].needs if key in lanes else 0)
-                lanes[key] = Lane(stream=number, window_ms=feature.window_ms, pane_ms=feature.pane_ms, needs=needs)
-                keys.append(key)
-            else:
+            if feature.aggregation.of == "newest":
                 window_ms = max(feature.window_ms, cells[number].window_ms if number in cells else 0)
                 cells[number] = NewestCell(stream=number, window_ms=window_ms, keeps_value=feature.value is not None)
-                keys.append(number)
+            else:
+                lane = lane_of(feature.aggregation, number, stream.form, feature.window_ms, feature.pane_ms, feature.options)
+                lanes[lane.key()] = lane.joined(lanes[lane.key()]) if lane.key() in lanes else lane
         self.streams = tuple(streams.values())
         self.lanes, self.newest_cells = tuple(lanes.values()), tuple(cells.values())
-        places: dict[tuple[int, int, int] | int, int] = {key: place for place, key in enumerate(lanes)}
-        places |= {key: place for place, key in enumerate(cells)}
-        self.places = tuple(places[key] for key in keys)
+        self.places = tuple(self._place(feature, list(streams), list(lanes), list(cells)) for feature in self.features)
+
+    def _place(self, feature: Feature, streams: list[str], lanes: list[tuple[object, ...]], cells: list[int]) -> int:
+        """The number of its lane or newest cell; -1 for a derived feature."""
+        if feature.aggregation.of == "features":
+            return -1
+        stream = self._stream(feature)
+        number = streams.index(stream.key())
+        if feature.aggregation.of == "newest":
+            return cells.index(number)
+        lane = lane_of(feature.aggregation, number, stream.form, feature.window_ms, feature.pane_ms, feature.options)
+        return lanes.index(lane.key())
 
     def _stream(self, feature: Feature) -> Stream:
         """What events give to a feature. Where they are only counted, a field that all of them have and another feature uses will do."""
-        if feature.value is None and feature.aggregation.of == "panes":
+        if feature.value is None and feature.aggregation.paned:
             always = {field.name for field in self.source.contract if not field.optional and field.kind != "text"}
+            shape = self._shape(feature)
             for other in self.features:
                 name = None if other.value is None else other.value.field()
-                shape = (other.window_ms, other.pane_ms, Stream(value=None, where=other.where).key())
-                if name in always and shape == (feature.window_ms, feature.pane_ms, Stream(value=None, where=feature.where).key()):
-                    return Stream(value=other.value, where=other.where)
-        return Stream(value=feature.value, where=feature.where)
+                if name in always and self._shape(other) == shape:
+                    return Stream(value=other.value, where=other.where, form=other.form)
+        return Stream(value=feature.value, where=feature.where, form=feature.form)
+
+    @staticmethod
+    def _shape(feature: Feature) -> tuple[object, ...]:
+        """What must be equal for two features to be told from one lane, but for the value."""
+        where = Stream(value=None, where=feature.where).key()
+        return feature.aggregation.of, feature.window_ms, feature.pane_ms, where, feature.options.half_life_ms
 
 
 _VARINT_BYTES = 10
 _HEADER_BYTES = 1 + _VARINT_BYTES
-
-
-def stored_numbers(needs: int) -> int:
-    """How many floats a packed pane of several events holds."""
-    return (needs & (NEEDS_SUM | NEEDS_SQUARES | NEEDS_MIN | NEEDS_MAX)).bit_count()
-
-
-def canonical_json(form: object) -> str:
-    """JSON in the one way it is hashed: keys sorted, no spaces, ASCII, no NaN."""
-    return json.dumps(form, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def fingerprint_of(form: object) -> str:
@@ -261,7 +252,12 @@ def _features(declarations: Sequence[Declaration], source: Source, where: str) -
     lengths = [window.length_ms for declaration in declarations for window in declaration.windows]
     features: dict[str, Feature] = {}
     for declaration in declarations:
-        for feature in _features_of(declaration, max(lengths, default=0), source, where):
+        found = (
+            [_derived(declaration, features, where)]
+            if declaration.aggregation.of == "features"
+            else _features_of(declaration, max(lengths, default=0), source, where)
+        )
+        for feature in found:
             if feature.name in features:
                 raise DefinitionError(f"{where} declares {feature.name!r} twice; drop one, or name its expression with .alias(...)")
             features[feature.name] = feature
@@ -270,14 +266,7 @@ def _features(declarations: Sequence[Declaration], source: Source, where: str) -
 
 def _features_of(declaration: Declaration, longest_ms: int, source: Source, view: str) -> list[Feature]:
     aggregation, where = declaration.aggregation, f"{view}: {declaration.name()}"
-    if declaration.value is not None:
-        kind = declaration.value.kind(source.kinds, where=where)
-        if kind == "text":
-            raise DefinitionError(f"{where} needs a number; {declaration.value!r} is text")
-        if aggregation.takes == "condition" and kind != "boolean":
-            raise DefinitionError(f"{where} needs a condition; write for example hr.share({declaration.value!r} > 0, ...)")
-    if declaration.where is not None and declaration.where.kind(source.kinds, where=where) != "boolean":
-        raise DefinitionError(f"{where}: where={declaration.where!r} is no condition; write for example {declaration.where!r} > 0")
+    _insist_on_kinds(declaration, source, where)
     windows = declaration.windows
     if not windows:
         if not longest_ms:
@@ -285,13 +274,67 @@ def _features_of(declaration: Declaration, longest_ms: int, source: Source, view
         windows = (WrittenWindow(text="", length_ms=longest_ms),)
     return [
         Feature(
-            name=f"{declaration.name()}_{window.text}" if window.text else declaration.name(),
+            name=f"{name}_{window.text}" if window.text else name,
             aggregation=aggregation,
             value=declaration.value,
             where=declaration.where,
             window_ms=window.length_ms,
-            pane_ms=0 if aggregation.of == "newest" else pane_of(window.length_ms, declaration.pane_ms, of=where),
+            pane_ms=_pane_ms(declaration, number, where),
             empty=declaration.empty,
+            options=replace(options, half_life_ms=declaration.half_lives_ms[number]) if declaration.half_lives_ms else options,
         )
-        for window in windows
+        for number, window in enumerate(windows)
+        for name, options in declaration.variants()
     ]
+
+
+def _insist_on_kinds(declaration: Declaration, source: Source, where: str) -> None:
+    aggregation, value = declaration.aggregation, declaration.value
+    if value is not None:
+        kind = value.kind(source.kinds, where=where)
+        vocabulary = declaration.options.vocabulary
+        if vocabulary and isinstance(vocabulary[0], str) != (kind == "text"):
+            raise DefinitionError(f"{where}: {value!r} is {kind}, which is never one of {', '.join(map(repr, vocabulary))}")
+        if kind == "text" and aggregation.takes != "anything":
+            raise DefinitionError(f"{where} needs a number; {value!r} is text")
+        if aggregation.takes == "condition" and kind != "boolean":
+            raise DefinitionError(f"{where} needs a condition; write for example hr.{aggregation.name}({value!r} > 0, ...)")
+    if declaration.where is not None and declaration.where.kind(source.kinds, where=where) != "boolean":
+        raise DefinitionError(f"{where}: where={declaration.where!r} is no condition; write for example {declaration.where!r} > 0")
+
+
+def _pane_ms(declaration: Declaration, number: int, where: str) -> int:
+    """The pane of a window. What decays is exact whatever the pane, which only rounds the horizon: a half-life will do."""
+    if not declaration.aggregation.paned:
+        return 0
+    length_ms, pane_ms = declaration.windows[number].length_ms, declaration.pane_ms
+    if pane_ms is None and declaration.half_lives_ms and length_ms % declaration.half_lives_ms[number] == 0:
+        pane_ms = declaration.half_lives_ms[number]
+    return pane_of(length_ms, pane_ms, of=where)
+
+
+def _derived(declaration: Declaration, before: Mapping[str, Feature], view: str) -> Feature:
+    """A feature made of two that stand before it."""
+    parts = [declaration.options.left, declaration.options.right]
+    for name in parts:
+        if name not in before:
+            near = get_close_matches(name, before, n=3) or list(before)
+            raise DefinitionError(
+                f"{view}: {declaration.name()} is made of {name!r}, which is no feature before it; there is {', '.join(near) or 'none'}"
+            )
+    return Feature(
+        name=declaration.name(),
+        aggregation=declaration.aggregation,
+        value=None,
+        where=None,
+        window_ms=max(before[name].window_ms for name in parts),
+        pane_ms=0,
+        empty=declaration.empty,
+        options=declaration.options,
+    )
+
+
+def _written(option: float | str | tuple[str | float, ...]) -> str:
+    if isinstance(option, tuple):
+        return f"[{', '.join(str(one) for one in option)}]"
+    return f"{option:g}" if isinstance(option, float) else str(option)

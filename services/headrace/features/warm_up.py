@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from headrace.features.aggregation import count
 from headrace.features.reader import StateReader
 from headrace.features.resident import ResidentStates
 from headrace.features.view import FeatureView
+from headrace.features.words import count
 from headrace.source import Event, EventTime, Source
 from headrace.types import NO_WATERMARK_MS, EventBatch, RecordBatch, TopicPartition
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from headrace.features.view import Feature
 from headrace.types import NO_WATERMARK_MS, Float64s
+from tests.unit.features import naive_kinds
+from tests.unit.features.naive_kinds import Taken
 
 Columns = dict[str, NDArray[np.float64] | NDArray[np.object_]]
 
@@ -61,28 +63,43 @@ class Twin:
         """The features as of an event, to the bit."""
         return [self.exactly(feature, event) for feature in features]
 
-    def plainly(self, feature: Feature, event: int) -> float:
-        """The feature's value, by the book."""
+    def plainly(self, feature: Feature, event: int) -> tuple[float, float]:
+        """The feature's value, by the book, and how far off the fold may be."""
         if feature.aggregation.of == "newest":
-            return self._newest(feature, event)
+            return self._newest(feature, event), 0.0
+        if feature.aggregation.of != "moments":
+            return naive_kinds.plainly(feature, *self._taken(feature, event), self.seen[event].as_of_ms)
         numbers = [number for _, number in self._visible(feature, event)]
         if not numbers:
-            return feature.empty
+            return feature.empty, 0.0
         mean = math.fsum(numbers) / len(numbers)
+        variance = math.fsum((number - mean) ** 2 for number in numbers) / len(numbers)
+        largest = max(map(abs, numbers))
+        scored = self.numbers(feature)[event]
+        # Where a variance is nothing but rounding, the number of deviations can be anything.
+        apart = math.sqrt(variance) > 1e-6 * largest
         return {
-            "count": float(len(numbers)),
-            "sum": math.fsum(numbers),
-            "mean": mean,
-            "share": mean,
-            "min": min(numbers),
-            "max": max(numbers),
-            "std": math.sqrt(math.fsum((number - mean) ** 2 for number in numbers) / len(numbers)),
+            "count": (float(len(numbers)), 0.0),
+            "rate": (len(numbers) / (feature.window_ms / 1000), 0.0),
+            "sum": (math.fsum(numbers), 1e-9 * largest * 30),
+            "mean": (mean, 1e-9 * largest),
+            "share": (mean, 1e-9),
+            "min": (min(numbers), 0.0),
+            "max": (max(numbers), 0.0),
+            "std": (math.sqrt(variance), 1e-7 * largest),
+            "var": (variance, 1e-9 * largest**2),
+            "z_score": (
+                (scored - mean) / math.sqrt(variance) if apart and not math.isnan(scored) else feature.empty,
+                1e-5 if apart else math.inf,
+            ),
         }[feature.aggregation.name]
 
     def exactly(self, feature: Feature, event: int) -> float:
         """The feature's value, in the order the fold promises, from scratch."""
         if feature.aggregation.of == "newest":
             return self._newest(feature, event)
+        if feature.aggregation.of != "moments":
+            return naive_kinds.exactly(feature, *self._taken(feature, event), self.seen[event].as_of_ms)
         panes: dict[int, list[float]] = {}
         for pane, number in self._visible(feature, event):
             panes.setdefault(pane, []).append(number)
@@ -96,8 +113,12 @@ class Twin:
         if whole is None:
             return feature.empty
         count, total, squares, low, high = whole
+        scored = self.numbers(feature)[event]
         return {
             "count": count,
+            "rate": count / (feature.window_ms / 1000),
+            "var": squares / count,
+            "z_score": (scored - total / count) / math.sqrt(squares / count) if squares > 0 and not math.isnan(scored) else feature.empty,
             "sum": total,
             "mean": total / count,
             "share": total / count,
@@ -113,6 +134,27 @@ class Twin:
         numbers = self.numbers(feature)
         found = [(self.happenings[one].time_ms // feature.pane_ms, numbers[one]) for one in self.seen[event].after]
         return [(pane, number) for pane, number in found if pane >= oldest and not math.isnan(number)]
+
+    def _taken(self, feature: Feature, event: int) -> tuple[list[Taken], list[Taken]]:
+        """Everything that gives the feature something: what the panes of its window hold, and all; in the order of offsets."""
+        given, newest_ms, every = self.given(feature), NO_WATERMARK_MS, []
+        for one in self.seen[event].after:
+            time_ms, value = self.happenings[one].time_ms, given[one]
+            if value is not None:
+                every.append(Taken(time_ms=time_ms, given=value, in_order=time_ms >= newest_ms))
+            newest_ms = max(newest_ms, time_ms)
+        if not feature.aggregation.paned:
+            return [], every
+        oldest = self.seen[event].as_of_ms // feature.pane_ms - feature.window_ms // feature.pane_ms
+        return [one for one in every if one.time_ms // feature.pane_ms >= oldest], every
+
+    def given(self, feature: Feature) -> list[float | str | None]:
+        """What each event gives to a feature, before it is turned into a bin, a place or a hash."""
+        columns = columns_of(self.happenings)
+        if feature.value is None or feature.value.column(columns).dtype != object:
+            return [None if math.isnan(number) else number for number in self.numbers(feature)]
+        holds = np.ones(len(self.happenings)) if feature.where is None else feature.where.evaluate(columns)
+        return [value if hold == 1.0 else None for value, hold in zip(feature.value.column(columns), holds, strict=True)]
 
     def _newest(self, feature: Feature, event: int) -> float:
         """The newest event before the scored one that gives the feature something; of two at one time the later one."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from inspect import unwrap
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,27 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import headrace as hr
-from headrace.features.kernel import capacity_of, entry, finish, merge
+from headrace.features.blocks import capacity_of
+from headrace.features.kernel import finish, merge
 from tests.laws.readings import EVERYTHING, SOURCE
 from tests.laws.test_duckdb import log_of
 from tests.unit.features.folding import Folded
 from tests.unit.features.naive import Happening
 
 NOON_MS = 1_700_000_000_000
+SHAPE = SimpleNamespace(needs=15)
 
 
 def test_block_sizes() -> None:
     """Blocks grow by a half and by a third in turn."""
     assert [unwrap(capacity_of)(size) for size in range(10)] == [2, 3, 4, 6, 8, 12, 16, 24, 32, 48]
-
-
-def test_nowhere_to_keep_the_cache() -> None:
-    """Where numba can keep no cache, a process compiles for itself: code without a file stands for an installation without a place."""
-    scope: dict[str, object] = {}
-    exec("def double(number):\n    return number + number\n", scope)  # noqa: S102 - code without a file
-    double = scope["double"]
-    assert callable(double)
-    assert entry(double)(2.5) == 5.0
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30), st.integers(0, 30))
@@ -39,11 +33,11 @@ def test_variance_of_parts(numbers: list[float], cut: int) -> None:
     def amount(part: list[float]) -> tuple[float, ...]:
         whole: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
         for number in part:
-            whole = unwrap(merge)(whole, (1.0, number, 0.0, number, number), 15)
+            whole = unwrap(merge)(whole, (1.0, number, 0.0, number, number), SHAPE)
         return whole
 
     parts = [amount(part) for part in (numbers[:cut], numbers[cut:]) if part]
-    whole = parts[0] if len(parts) == 1 else unwrap(merge)(*parts, 15)
+    whole = parts[0] if len(parts) == 1 else unwrap(merge)(*parts, SHAPE)
     assert whole[0] == len(numbers)
     assert whole[1] == pytest.approx(math.fsum(numbers), abs=1e-6)
     assert whole[2] == pytest.approx(float(np.var(numbers)) * len(numbers), rel=1e-9, abs=1e-6)
@@ -79,7 +73,7 @@ def test_overflow_is_absent() -> None:
 
 def test_unknown_code() -> None:
     """A code that no aggregation has finishes as absent."""
-    assert math.isnan(unwrap(finish)(99, (1.0, 1.0, 1.0, 1.0, 1.0), 0.0))
+    assert math.isnan(unwrap(finish)(99, (1.0, 1.0, 1.0, 1.0, 1.0), 0.0, 1.0, 0.0))
 
 
 def test_repeatable(seed: int) -> None:
