@@ -29,7 +29,7 @@ def run(stage: Stage, clock: Clock, *, bad: int, limit: int | None) -> Report:
             replay = Replay(app, departures, planted, clock=clock)
             say(f"engine and model ready: {replay.model['name']} version {replay.model['version']}")
         with stage.phase("compiling", "compiling the fold (once)") as say:
-            warm_up()
+            warm_up(view for source in app.sources for view in app.views_of(source))
             say("fold ready")
         with stage.replaying(departures, len(departures) + len(planted)):
             replayed = replay.run(stage)

@@ -6,12 +6,15 @@ The first process on a machine compiles it, later ones load it. Either happens h
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
+from headrace.features.aggregation import MOMENTS
 from headrace.features.reader import StateReader
 from headrace.features.resident import ResidentStates
 from headrace.features.view import FeatureView
-from headrace.features.words import count
+from headrace.features.words import count, decayed_count
 from headrace.source import Event, EventTime, Source
 from headrace.types import NO_WATERMARK_MS, EventBatch, RecordBatch, TopicPartition
 
@@ -23,10 +26,13 @@ class _Tick(Event):
     at_ms: EventTime
 
 
-def warm_up() -> None:
-    """Compile everything the fold needs, or load it from the cache: seconds the first time, a fraction of one later."""
+def warm_up(views: Iterable[FeatureView]) -> None:
+    """Compile everything the fold of these views needs, or load it from the cache: seconds the first time, a fraction of one later."""
     source = Source("ticks", _Tick, key="clock", time="at_ms", lateness=0)
-    view = FeatureView("ticks", entity="clock", source=source, features=[count(over="1m")])
+    features = [count(over="1m")]
+    if any(lane.kind != MOMENTS for view in views for lane in view.lanes):
+        features.append(decayed_count(half_life="1s"))
+    view = FeatureView("ticks", entity="clock", source=source, features=features)
     partition = TopicPartition("ticks", 0)
     states = ResidentStates(views=[view], read=lambda _, keys: {view.fp: [None] * len(keys)}, capacity=1)
     states.start(partition, {view.fp: 0}, NO_WATERMARK_MS)

@@ -2,18 +2,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace.features import kernel, state
+from headrace.features import kernel, other_lanes, state
 from headrace.features.warm_up import warm_up
 from tests.laws.readings import EVERYTHING, SMALL
 from tests.laws.test_duckdb import log_of
 from tests.unit.features.folding import Folded
 
-ENTRIES: list[Any] = [kernel.fold, kernel.place, kernel.release, kernel.move, kernel.empty_rows, state.pack, state.parse]
+ENTRIES: list[Any] = [kernel.fold, kernel.place, kernel.release, kernel.move, kernel.empty_rows, other_lanes.fold, state.pack, state.parse]
 
 
 def test_nothing_is_compiled_later() -> None:
     """After the warm-up no view, batch or size of state makes the compiler work again: each entry point has one signature."""
-    warm_up()
+    warm_up([EVERYTHING])
     assert [len(one.signatures) for one in ENTRIES] == [1] * len(ENTRIES)
     Folded([EVERYTHING, SMALL], log_of(1)[:600], range(50, 600, 50), capacity=5)
     assert [len(one.signatures) for one in ENTRIES] == [1] * len(ENTRIES)
