@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from headrace import models, testing
     from headrace.definition import App, Pipeline
     from headrace.errors import DefinitionError, HeadraceError
-    from headrace.expression import Expression, col
+    from headrace.expression import Expression, col, hashed, haversine_km, hour, mapped, weekday
     from headrace.features.view import FeatureView
     from headrace.features.words import (
         change,
@@ -65,8 +65,12 @@ __all__ = [
     "difference",
     "distinct",
     "first",
+    "hashed",
+    "haversine_km",
+    "hour",
     "lag",
     "last",
+    "mapped",
     "max",
     "mean",
     "min",
@@ -83,13 +87,14 @@ __all__ = [
     "testing",
     "top_k",
     "var",
+    "weekday",
     "z_score",
 ]
 
 _HOMES = {
     "headrace.definition": ("App", "Pipeline"),
     "headrace.errors": ("DefinitionError", "HeadraceError"),
-    "headrace.expression": ("Expression", "col"),
+    "headrace.expression": ("Expression", "col", "hashed", "haversine_km", "hour", "mapped", "weekday"),
     "headrace.features.view": ("FeatureView",),
     "headrace.features.words": (
         "change",
