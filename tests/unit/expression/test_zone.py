@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from datetime import UTC, datetime
-from importlib.resources import files
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -14,6 +11,7 @@ from hypothesis import strategies as st
 from headrace.errors import DefinitionError
 from headrace.expression import Expression, Kind, col, hour, weekday
 from headrace.expression.zone import END_MS, FIRST_MS, zone_of
+from tests.unit.expression.clocks import there
 
 ODD = (
     "Africa/Casablanca",  # puts its clock back for a month of the moon
@@ -31,12 +29,6 @@ ODD = (
 KINDS: dict[str, Kind] = {"at_ms": "number", "word": "text"}
 
 
-def clock(name: str) -> ZoneInfo:
-    """The zone as the standard library reads the same package."""
-    with (files("tzdata") / "zoneinfo").joinpath(*name.split("/")).open("rb") as file:
-        return ZoneInfo.from_file(file, key=name)
-
-
 def asked(expression: Expression, *instants_ms: float) -> list[float]:
     """What an expression over `at_ms` gives."""
     found: list[float] = expression.evaluate({"at_ms": np.array(instants_ms, dtype=np.float64)}).tolist()
@@ -45,8 +37,8 @@ def asked(expression: Expression, *instants_ms: float) -> list[float]:
 
 def told(name: str, instants_ms: list[int]) -> tuple[list[float], list[float]]:
     """Hours and weekdays, one instant at a time, by the standard library."""
-    there = [datetime.fromtimestamp(instant // 1000, UTC).astimezone(clock(name)) for instant in instants_ms]
-    return [float(one.hour) for one in there], [float(one.weekday()) for one in there]
+    clocks = [there(name, instant) for instant in instants_ms]
+    return [float(one.hour) for one in clocks], [float(one.weekday()) for one in clocks]
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -91,11 +83,11 @@ def test_the_rules_are_part_of_the_canonical_form() -> None:
 
 def test_how_it_is_written() -> None:
     """Hour and weekday take a field or an expression, are numbers, and say their zone."""
-    there = weekday(col("at_ms") + 60_000, tz="Europe/London")
-    assert repr(there) == "weekday((at_ms + 60000), tz='Europe/London')"
+    found = weekday(col("at_ms") + 60_000, tz="Europe/London")
+    assert repr(found) == "weekday((at_ms + 60000), tz='Europe/London')"
     assert hour("at_ms", tz="UTC").name() == "hour_at_ms"
-    assert there.kind(KINDS, where="here") == "number"
-    assert there.fields() == {"at_ms"}
+    assert found.kind(KINDS, where="here") == "number"
+    assert found.fields() == {"at_ms"}
     with pytest.raises(DefinitionError, match=r"here: hour.*needs numbers, but is given text"):
         hour("word", tz="UTC").kind(KINDS, where="here")
 
