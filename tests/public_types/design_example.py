@@ -49,7 +49,14 @@ origin_activity = hr.FeatureView(
 late_arrival = hr.Pipeline(
     "late_arrival",
     views=[origin_activity],
-    event_features=["dep_delay", hr.col("distance").log1p()],
+    event_features=[
+        "dep_delay",
+        hr.col("distance").log1p(),
+        hr.hour("departed_at", tz="America/New_York"),
+        hr.weekday(hr.col("departed_at"), tz="America/New_York"),
+        hr.mapped("origin", {"EWR": 0, "JFK": 1}, other=-1),
+        hr.hashed("carrier", buckets=64, absent=-1),
+    ],
     predictions="flights.late_arrival.predictions.v1",
     model="models/late_arrival.onnx",
     outcomes=hr.Outcomes("flights.arrivals.v1", Arrival, join="flight_id", value=hr.col("arr_delay") > 15, within="24h"),
@@ -61,6 +68,7 @@ assert_type(Departure(flight_id="1", origin="EWR", carrier="UA", departed_at=0, 
 assert_type(hr.col("dep_delay") > 15, hr.Expression)
 assert_type(hr.col("carrier") == "UA", hr.Expression)
 assert_type(1 - hr.col("dep_delay"), hr.Expression)
+assert_type(hr.haversine_km("lat", hr.col("lon"), 40.6, -73), hr.Expression)
 assert_type(origin_activity.feature_names, tuple[str, ...])
 assert_type(origin_activity.fingerprint, str)
 assert_type(app.sources, tuple[hr.Source, ...])
@@ -71,6 +79,8 @@ hr.mean("dep_delay")  # type: ignore[call-arg]
 hr.mean("dep_delay", over=1.5)  # type: ignore[arg-type]
 hr.count("dep_delay", over="1h")  # type: ignore[misc]
 hr.share("dep_delay", over="1h")  # type: ignore[arg-type]
+hr.hour("departed_at")  # type: ignore[call-arg]
+hr.hashed("carrier", buckets="64")  # type: ignore[arg-type]
 hr.Source("flights", dict, key="origin", time="departed_at")  # type: ignore[arg-type]
 hr.FeatureView("v", entity="origin", source=departures, features=["count"])  # type: ignore[list-item]
 hr.col("carrier") + "UA"  # type: ignore[operator]
