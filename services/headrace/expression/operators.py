@@ -41,10 +41,17 @@ class Operator:
     apply: Callable[..., Float64s]
     """Takes what was given, if anything was, and a column for each argument."""
     says: str
+    example: str = ""
+    """How an engineer writes it over a, b, ...; empty where `text` says it."""
+
+    @property
+    def written(self) -> str:
+        """How an engineer writes it."""
+        return self.example or self.text.format("a", "b").removeprefix("(").removesuffix(")")
 
 
-def _of_numbers(text: str, name: str, apply: Callable[..., Float64s], says: str) -> Operator:
-    return Operator(takes="number", gives="number", text=text, name=name, apply=apply, says=says)
+def _of_numbers(text: str, name: str, apply: Callable[..., Float64s], says: str, example: str = "") -> Operator:
+    return Operator(takes="number", gives="number", text=text, name=name, apply=apply, says=says, example=example)
 
 
 def _comparing(takes: Takes, text: str, name: str, holds: Callable[[Column, Column], Bools], says: str) -> Operator:
@@ -88,10 +95,16 @@ OPERATORS: Mapping[str, Operator] = {
     "over": _of_numbers("({0} / {1})", "{0}_over_{1}", lambda a, b: finite(a / b), "the quotient; absent when divided by 0"),
     "negative": _of_numbers("-{0}", "minus_{0}", np.negative, "the number with the other sign"),
     "log1p": _of_numbers(
-        "log1p({0})", "log1p_{0}", lambda a: finite(rounding.log1p(a)), "the natural logarithm of 1 + x; absent at -1 and below"
+        "log1p({0})",
+        "log1p_{0}",
+        lambda a: finite(rounding.log1p(a)),
+        "the natural logarithm of 1 + a; absent at -1 and below",
+        "a.log1p()",
     ),
-    "abs": _of_numbers("abs({0})", "abs_{0}", np.abs, "the distance from zero"),
-    "clip": _of_numbers("clip({0}, {1}, {2})", "{0}_clip_{1}_{2}", _clip, "the number, up to the first bound and down to the second"),
+    "abs": _of_numbers("abs({0})", "abs_{0}", np.abs, "the distance from zero", "a.abs()"),
+    "clip": _of_numbers(
+        "clip({0}, {1}, {2})", "{0}_clip_{1}_{2}", _clip, "the number, up to the first bound and down to the second", "a.clip(0, 60)"
+    ),
     "gt": _comparing("number", "({0} > {1})", "{0}_gt_{1}", np.greater, "whether it is greater"),
     "ge": _comparing("number", "({0} >= {1})", "{0}_ge_{1}", np.greater_equal, "whether it is greater or equal"),
     "lt": _comparing("number", "({0} < {1})", "{0}_lt_{1}", np.less, "whether it is less"),
@@ -99,20 +112,37 @@ OPERATORS: Mapping[str, Operator] = {
     "eq": _comparing("alike", "({0} == {1})", "{0}_eq_{1}", _equal, "whether two numbers or two texts are equal"),
     "ne": _comparing("alike", "({0} != {1})", "{0}_ne_{1}", lambda a, b: ~_equal(a, b), "whether two numbers or two texts differ"),
     "isin": Operator(
-        takes="alike", gives="boolean", text="{0} in [{rest}]", name="{0}_in_{rest}", apply=_isin, says="whether it is one of the values"
+        takes="alike",
+        gives="boolean",
+        text="{0} in [{rest}]",
+        name="{0}_in_{rest}",
+        apply=_isin,
+        says="whether it is one of the values",
+        example='a.isin(["AA", "UA"])',
     ),
     "and": _logical("({0} & {1})", "{0}_and_{1}", _and, "whether both hold; false if one is false and the other absent"),
     "or": _logical("({0} | {1})", "{0}_or_{1}", _or, "whether one of the two holds; true if one is true and the other absent"),
     "not": _logical("~{0}", "not_{0}", lambda a: 1.0 - a, "whether it does not hold"),
-    "hour": _of_numbers("hour({0}, tz={given})", "hour_{0}", Zone.hour, "the hour, 0 to 23, on the clock of a time zone at an instant"),
+    "hour": _of_numbers(
+        "hour({0}, tz={given})",
+        "hour_{0}",
+        Zone.hour,
+        "the hour, 0 to 23, on the clock of a time zone at an instant in milliseconds UTC",
+        'hr.hour(a, tz="America/New_York")',
+    ),
     "weekday": _of_numbers(
-        "weekday({0}, tz={given})", "weekday_{0}", Zone.weekday, "the day of the week, 0 (Monday) to 6, in a time zone at an instant"
+        "weekday({0}, tz={given})",
+        "weekday_{0}",
+        Zone.weekday,
+        "the day of the week, 0 (Monday) to 6, in a time zone at an instant in milliseconds UTC",
+        'hr.weekday(a, tz="America/New_York")',
     ),
     "haversine_km": _of_numbers(
         "haversine_km({0}, {1}, {2}, {3})",
         "haversine_km_{0}_{1}_{2}_{3}",
         rounding.haversine_km,
         "the great-circle distance of two places given by latitude and longitude in degrees, in kilometres on a sphere of 6,371.0088 km",
+        "hr.haversine_km(lat1, lon1, lat2, lon2)",
     ),
     "mapped": Operator(
         takes="text",
@@ -120,9 +150,16 @@ OPERATORS: Mapping[str, Operator] = {
         text="mapped({0}, {given})",
         name="mapped_{0}",
         apply=Table.apply,
-        says="the number declared for this text",
+        says="the number declared for a text; `other` for the rest, `absent` for none",
+        example='hr.mapped(a, {"AA": 0, "UA": 1}, other=-1)',
     ),
-    "mapped_number": _of_numbers("mapped({0}, {given})", "mapped_{0}", Table.apply, "the number declared for a number"),
+    "mapped_number": _of_numbers(
+        "mapped({0}, {given})",
+        "mapped_{0}",
+        Table.apply,
+        "the number declared for a whole number; `other` for the rest, `absent` for none",
+        "hr.mapped(a, {1: 10, 2: 20}, other=0)",
+    ),
     "hashed": Operator(
         takes="text",
         gives="number",
@@ -130,6 +167,7 @@ OPERATORS: Mapping[str, Operator] = {
         name="hashed_{0}",
         apply=Buckets.apply,
         says="the bucket of a text, 0 to buckets - 1: the first 8 bytes of its SHA-256, modulo the number of buckets",
+        example="hr.hashed(a, buckets=64)",
     ),
 }
 """In the order of the documentation."""
