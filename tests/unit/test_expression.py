@@ -47,6 +47,7 @@ def values(expression: Expression, **given: Sequence[object]) -> list[float | No
         (col("x") == 1, [1.0, 0.0, None]),
         (col("x") != 1, [0.0, 1.0, None]),
         (col("x").isin([1, 5]), [1.0, 0.0, None]),
+        (col("x").isin([col("y") - 1]), [1.0, 0.0, None]),  # type: ignore[list-item]
         (~(col("x") > 0), [0.0, 1.0, None]),
         ((col("x") > 0) & (col("y") > 3), [0.0, 0.0, None]),
         ((col("x") > 0) | (col("y") > 3), [1.0, 0.0, 1.0]),

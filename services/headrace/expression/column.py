@@ -29,7 +29,22 @@ def finite(values: Float64s) -> Float64s:
 
 def truth(holds: Bools, *of: Column) -> Float64s:
     """A condition as 0 and 1, absent where any column it is a condition of is."""
-    known = np.ones(len(holds), dtype=np.bool_)
+    found = holds.astype(np.float64)
     for values in of:
-        known &= ~absent(values)
-    return np.where(known, holds.astype(np.float64), np.nan)
+        if not uniform(values):
+            found[absent(values)] = np.nan
+        elif absent(values[:1]).all():
+            found[:] = np.nan
+    return found
+
+
+def constant(value: Scalar, length: int) -> Column:
+    """A column of one value, without a copy of it for each row."""
+    if isinstance(value, str):
+        return np.broadcast_to(np.array(value, dtype=np.object_), (length,))
+    return np.broadcast_to(np.array(value, dtype=np.float64), (length,))
+
+
+def uniform(values: Column) -> bool:
+    """Whether all rows are known to hold one value, as those of a constant do; there is at least one."""
+    return values.strides == (0,) and len(values) > 0

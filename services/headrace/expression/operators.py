@@ -14,7 +14,7 @@ import numpy as np
 
 from headrace.expression import rounding
 from headrace.expression.category import Buckets, Table
-from headrace.expression.column import Column, Kind, finite, truth
+from headrace.expression.column import Column, Kind, finite, truth, uniform
 from headrace.expression.zone import Zone
 from headrace.types import Bools, Float64s
 
@@ -78,10 +78,12 @@ def _equal(left: Column, right: Column) -> Bools:
 
 
 def _isin(values: Column, *among: Column) -> Float64s:
-    found = np.zeros(len(values), dtype=np.bool_)
-    for one in among:
-        found |= _equal(values, one)
-    return truth(found, values)
+    if not all(map(uniform, among)):
+        return truth(np.logical_or.reduce([_equal(values, one) for one in among]), values)
+    wanted = {one[0] for one in among}
+    if values.dtype == object:
+        return truth(np.array([value in wanted for value in values.tolist()], dtype=np.bool_), values)
+    return truth(np.isin(values, list(wanted)), values)
 
 
 def _clip(values: Float64s, low: Float64s, high: Float64s) -> Float64s:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headrace.errors import DefinitionError
-from headrace.expression.column import Canonical, Column, Kind, Scalar
+from headrace.expression.column import Canonical, Column, Kind, Scalar, constant
 from headrace.expression.operators import OPERATORS, Given
 from headrace.types import Float64s
 
@@ -249,8 +249,7 @@ def _evaluate(node: _Node, columns: Mapping[str, Column]) -> Column:
     if isinstance(node, _Field):
         return columns[node.name]
     if isinstance(node, _Constant):
-        length = len(next(iter(columns.values())))
-        return np.full(length, node.value, dtype=object) if isinstance(node.value, str) else np.full(length, float(node.value))
+        return constant(node.value, len(next(iter(columns.values()))))
     arguments = [_evaluate(argument, columns) for argument in node.arguments]
     apply = OPERATORS[node.operator].apply
     return apply(*arguments) if node.given is None else apply(node.given, *arguments)
