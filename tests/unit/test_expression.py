@@ -70,6 +70,15 @@ def test_text() -> None:
         col("word").evaluate(columns(word=word))
 
 
+def test_columns_of_one_value() -> None:
+    """A column that repeats one value without a copy is a column like any other, also where that value is absent."""
+    absent = {"x": np.broadcast_to(np.array(NAN), (2,)), "word": np.broadcast_to(np.array(None, dtype=object), (2,))}
+    for condition in (col("x") != 1, col("x").isin([1, 2]), col("word") != "AA", col("word").isin(["AA"])):
+        assert np.isnan(condition.evaluate(absent)).tolist() == [True, True]
+    present = {"word": np.broadcast_to(np.array("AA", dtype=object), (2,))}
+    assert (col("word") == "AA").evaluate(present).tolist() == [1.0, 1.0]
+
+
 @pytest.mark.parametrize(("left", "right"), [(a, b) for a in (0.0, 1.0, NAN) for b in (0.0, 1.0, NAN)])
 def test_three_valued_logic(left: float, right: float) -> None:
     """And, or and not are those of SQL: an absent condition decides only where the other does not."""
