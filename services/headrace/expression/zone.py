@@ -5,7 +5,8 @@ version is pinned in `deploy/requirements.txt`. A zone becomes a table of instan
 from there on; instants are looked up in it. The hash of the table is part of the canonical form: rules that changed are another definition,
 with a state of its own.
 
-Limits: from 1970, before which the rules are guesswork, up to 2200; other instants have no hour. What will be is as the rules stand today.
+Limits: instants of the years 2000 to 2100 only, those that are believed of event times; others have no hour, so seconds that were taken for
+milliseconds have none. What will be is as the rules stand today.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ import numpy as np
 from headrace.errors import DefinitionError
 from headrace.types import Bools, Float64s, Int64s
 
-FIRST_MS, END_MS = 0, 7_258_118_400_000
-"""1970-01-01 and 2200-01-01, UTC."""
+FIRST_MS, LAST_MS = 946_684_800_000, 4_102_444_800_000
+"""2000-01-01 and 2100-01-01, UTC."""
 _HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
 _WEEK_S = 604_800
 _NAME = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}", re.ASCII)
@@ -66,8 +67,8 @@ class Zone:
         return np.where(known, ((local_ms // _DAY_MS + _THURSDAY) % 7).astype(np.float64), np.nan)
 
     def _local(self, instants_ms: Float64s) -> tuple[Bools, Int64s]:
-        known = (instants_ms >= FIRST_MS) & (instants_ms < END_MS)
-        at_ms = np.where(known, np.floor(instants_ms), 0.0).astype(np.int64)
+        known = (instants_ms >= FIRST_MS) & (instants_ms <= LAST_MS)
+        at_ms = np.where(known, np.floor(instants_ms), FIRST_MS).astype(np.int64)
         return known, at_ms + self.ahead_ms[np.searchsorted(self.starts_ms, at_ms, side="right") - 1]
 
 
@@ -79,7 +80,7 @@ def zone_of(name: str) -> Zone:
     settings |= dict(_settings_after(ZoneInfo.from_file(BytesIO(rules), key=name), max(*settings, FIRST_MS // 1000)))
     begun = max(at for at in settings if at <= FIRST_MS // 1000)
     clock = [(FIRST_MS // 1000, settings[begun])]
-    clock.extend((at, ahead) for at, ahead in sorted(settings.items()) if begun < at < END_MS // 1000)
+    clock.extend((at, ahead) for at, ahead in sorted(settings.items()) if begun < at <= LAST_MS // 1000)
     kept = [clock[0], *(now for before, now in pairwise(clock) if now[1] != before[1])]
     table = np.array(kept, dtype=np.int64) * 1000
     return Zone(name=name, starts_ms=table[:, 0].copy(), ahead_ms=table[:, 1].copy())
@@ -119,9 +120,10 @@ def _length(counts: list[int], bytes_a_time: int) -> int:
 
 
 def _settings_after(zone: ZoneInfo, begin: int) -> Iterator[tuple[int, int]]:
-    """When the clock will be set by the rule at the end of the file: looked at weekly, which no such rule outruns, then halved."""
+    """How the clock goes on from `begin` by the rule at the end of the file: looked at weekly, which no such rule outruns, then halved."""
     at, ahead = begin, _ahead(zone, begin)
-    while at < END_MS // 1000:
+    yield at, ahead
+    while at < LAST_MS // 1000:
         after = at + _WEEK_S
         then = _ahead(zone, after)
         if then != ahead:
