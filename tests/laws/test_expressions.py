@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
+import subprocess
+import sys
 from typing import Any
 
 import duckdb
@@ -101,6 +104,26 @@ def rows_of(seed: int) -> list[Row]:
         }
         for _ in range(EVENTS)
     ]
+
+
+def test_any_cpu_gives_the_same_bits() -> None:
+    """With all that numpy would do otherwise on a newer processor switched off, every operator gives the same bits."""
+    offered = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
+    code = "from tests.laws.test_expressions import *; print(fingerprint())"
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": ":".join(sys.path), "NPY_DISABLE_CPU_FEATURES": " ".join(offered)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip() == fingerprint()
+
+
+def fingerprint() -> str:
+    """A hash of the bits of every operator over some thousand events."""
+    columns = columns_of(rows_of(7))
+    return hashlib.sha256(repr([bits(example.evaluate(columns)) for example in EXAMPLES.values()]).encode()).hexdigest()
 
 
 def test_duckdb_agrees(seed: int) -> None:
