@@ -78,7 +78,15 @@ def catalogue_form() -> Form:
     from headrace.features.aggregation import CATALOGUE
 
     return {
-        "aggregations": [{"name": one.name, "takes": one.takes, "says": one.says.format_map(_Placeholders())} for one in CATALOGUE],
+        "aggregations": [
+            {
+                "name": one.name,
+                "takes": "names of features" if one.takes == "features" else one.takes,
+                "says": one.says.format_map(_Placeholders()),
+                "promises": one.promises.format_map(_Placeholders()),
+            }
+            for one in CATALOGUE
+        ],
         "operators": [
             {
                 "written": one.written,
@@ -95,7 +103,7 @@ class _Placeholders(dict[str, str]):
     """What stands for the parameters of an aggregation where none is declared: their names."""
 
     def __missing__(self, name: str) -> str:
-        return {"window": "the window"}.get(name, name)
+        return {"window": "the window", "half_life_ms": "half-life"}.get(name, f"`{name}`")
 
 
 def _load(reference: str) -> App:
@@ -206,8 +214,8 @@ def _documented(form: Form) -> Iterator[str]:
 
 def _catalogue(form: Form) -> Iterator[str]:
     yield from ("# Aggregations", "")
-    aggregations = [(f"`hr.{one['name']}`", one["takes"], one["says"]) for one in form["aggregations"]]
-    yield from _markdown([("word", "takes", "is the"), *aggregations])
+    aggregations = [(f"`hr.{one['name']}`", one["takes"], one["says"], one["promises"]) for one in form["aggregations"]]
+    yield from _markdown([("word", "takes", "is the", "and"), *aggregations])
     yield from ("", "# Expressions", "")
     operators = [(_code(one["written"]), one["takes"], one["gives"], one["says"]) for one in form["operators"]]
     yield from _markdown([("written", "takes", "gives", "is"), *operators])

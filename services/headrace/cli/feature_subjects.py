@@ -128,7 +128,7 @@ def whole_form(app: App, subject: Subject) -> Form:
             **{name: value for name, value in feature_form(feature).items() if name != "name"},
             "definition": feature.canonical(),
             "view": {"name": view.name, "version": view.version, "entity": view.entity, "fingerprint": view.fingerprint},
-            "fields": fields_form(view.source, fields_of(feature)),
+            "fields": fields_form(view.source, fields_of(view, feature)),
             "lineage": source_form(view.source),
             "used_by": [pipeline_form(one) for one in users(app, view)],
         }
@@ -168,9 +168,11 @@ def pipeline_form(pipeline: Pipeline) -> Form:
 # ------------------------------------------------------------------------------------------------- who uses what
 
 
-def fields_of(feature: Feature) -> frozenset[str]:
-    """The event fields that one feature reads."""
-    return frozenset().union(*(one.fields() for one in (feature.value, feature.where) if one is not None))
+def fields_of(view: FeatureView, feature: Feature) -> frozenset[str]:
+    """The event fields that one feature reads; those of a derived one are read by what it is made of."""
+    parts = [one for one in view.features if one.name in {feature.options.left, feature.options.right}]
+    own = (one.fields() for one in (feature.value, feature.where) if one is not None)
+    return frozenset().union(*own, *(fields_of(view, part) for part in parts))
 
 
 def users(app: App, view: FeatureView) -> list[Pipeline]:
@@ -208,7 +210,10 @@ def _use_of_subject(app: App, subject: Subject) -> Form:
         return _use("event feature", subject.name, [], [one for one in app.pipelines if one is subject.pipeline])
     if subject.feature is None:
         return _use("view", subject.name, [f"{subject.name}.{one}" for one in subject.view.feature_names], users(app, subject.view))
-    return _use("feature", subject.name, [], users(app, subject.view))
+    made = [
+        f"{subject.view.name}.{one.name}" for one in subject.view.features if subject.feature.name in {one.options.left, one.options.right}
+    ]
+    return _use("feature", subject.name, made, users(app, subject.view))
 
 
 def _use_of_field(app: App, source: Source, name: str) -> Form:
@@ -216,7 +221,7 @@ def _use_of_field(app: App, source: Source, name: str) -> Form:
     role = {source.key: ", the entity key", source.time: ", the event time"}.get(name, "")
     features, pipelines = [], []
     for view in app.views_of(source):
-        reading = [f"{view.name}.{one.name}" for one in view.features if role or name in fields_of(one)]
+        reading = [f"{view.name}.{one.name}" for one in view.features if role or name in fields_of(view, one)]
         features.extend(reading)
         pipelines.extend(users(app, view) if reading else [])
     for pipeline in app.pipelines_of(source):

@@ -2,15 +2,14 @@
 
 A stream is a value and a filter, and the form in which its lanes want the number: as it is; as the bin it falls into; as the place in a
 vocabulary; or as a hash. Whole columns are turned at once. Everything here gives the same bits on every machine: bins come from the
-exponent and the leading bits of a float, not from a logarithm, and hashes are BLAKE2b of texts (RFC 7693) and the finalizer of SplitMix64
-(G. Steele, D. Lea, C. Flood, "Fast Splittable Pseudorandom Number Generators", 2014) of numbers.
+exponent and the leading bits of a float, not from a logarithm; hashes of texts are those of `hr.hashed`, those of numbers the finalizer of
+SplitMix64 (G. Steele, D. Lea, C. Flood, "Fast Splittable Pseudorandom Number Generators", 2014).
 
 Limit: a hash is cut to 53 bits, which a float holds. Among a million different values two share one with a chance of 1 in 18,000.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -20,10 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.expression import Column, Expression
+from headrace.expression.category import hash_of
 from headrace.types import Float64s
 
 _KNOWN_TEXTS = 100_000
 """So many hashes of texts are kept; then they are forgotten and made again."""
+_SPARE_BITS = 11
 _hashes: dict[str, float] = {}
 
 
@@ -91,7 +92,7 @@ class HashForm:
             mixed = plain.view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
             mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        cut: NDArray[np.uint64] = (mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)
+        cut: NDArray[np.uint64] = (mixed ^ (mixed >> np.uint64(31))) >> np.uint64(_SPARE_BITS)
         return np.where(np.isfinite(plain), cut.astype(np.float64), np.nan)
 
 
@@ -143,6 +144,6 @@ def _hash_of(text: str | None) -> float:
     if found is None:
         if len(_hashes) >= _KNOWN_TEXTS:
             _hashes.clear()
-        found = float(int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little") >> 11)
+        found = float(hash_of(text) >> _SPARE_BITS)
         _hashes[text] = found
     return found

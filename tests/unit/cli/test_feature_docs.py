@@ -206,5 +206,5 @@ def test_the_catalogue() -> None:
     assert all(one["says"] for one in found["aggregations"] + found["operators"])
     assert len({one["written"] for one in found["operators"]}) == len(OPERATORS)
     assert "{" not in "".join(one["says"] for one in found["aggregations"])
-    assert "| `hr.max` | number | largest value in the window |" in text
+    assert "| `hr.max` | number | largest `value` in the window |  |" in text
     assert r"| `a \| b` | boolean | boolean | whether one of the two holds" in text

@@ -125,7 +125,7 @@ def _distinct(feature: Feature, visible: Sequence[Taken]) -> float:
 
 def _hash_of(value: float | str) -> float:
     if isinstance(value, str):
-        return float(int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "little") >> 11)
+        return float(int.from_bytes(hashlib.sha256(value.encode()).digest()[:8], "big") >> 11)
     mask = 2**64 - 1
     mixed = (int.from_bytes(struct.pack("<d", value + 0.0), "little") + 0x9E3779B97F4A7C15) & mask
     mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & mask
