@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from headrace.features.aggregation import count, last, max, mean, min, seconds_since_last, share, std, sum  # noqa: A004 - as in aggregation
     from headrace.features.view import FeatureView
     from headrace.source import Event, EventTime, Outcomes, Source
+    from headrace.training import Topics, TrainingFrame, training_frame
 
 __all__ = [
     "App",
@@ -30,6 +31,8 @@ __all__ = [
     "Outcomes",
     "Pipeline",
     "Source",
+    "Topics",
+    "TrainingFrame",
     "col",
     "count",
     "last",
@@ -42,6 +45,7 @@ __all__ = [
     "std",
     "sum",
     "testing",
+    "training_frame",
 ]
 
 _HOMES = {
@@ -51,6 +55,7 @@ _HOMES = {
     "headrace.features.aggregation": ("count", "last", "max", "mean", "min", "seconds_since_last", "share", "std", "sum"),
     "headrace.features.view": ("FeatureView",),
     "headrace.source": ("Event", "EventTime", "Outcomes", "Source"),
+    "headrace.training": ("Topics", "TrainingFrame", "training_frame"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

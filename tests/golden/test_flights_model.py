@@ -14,7 +14,7 @@ from headrace.demo.flights import MODEL, app, late_arrival
 from headrace.demo.report import DELAY, judge
 from headrace.demo.report import MODEL as MODEL_ROW
 from headrace.demo.train import frame_of
-from headrace.features.training import TrainingFrame
+from headrace.features.training import EventVectors
 from headrace.predict.onnx_model import OnnxModel
 from headrace.predict.signature import check
 
@@ -28,7 +28,7 @@ def departures() -> Departures:
 
 
 @pytest.fixture(scope="module")
-def frame(departures: Departures) -> TrainingFrame:
+def frame(departures: Departures) -> EventVectors:
     """Its features, folded once."""
     return frame_of(departures)
 
@@ -41,7 +41,7 @@ def test_committed_model_fits_its_pipeline_and_is_small() -> None:
     assert MODEL.stat().st_size < MOST_BYTES
 
 
-def test_training_again_gives_the_scores_of_the_committed_model(tmp_path: Path, frame: TrainingFrame) -> None:
+def test_training_again_gives_the_scores_of_the_committed_model(tmp_path: Path, frame: EventVectors) -> None:
     """`headrace demo train` makes a model that scores every departure of the year as the committed one does."""
     path = tmp_path / "again.onnx"
     done = CliRunner().invoke(demo, ["train", "--to", str(path)])
@@ -54,7 +54,7 @@ def test_training_again_gives_the_scores_of_the_committed_model(tmp_path: Path, 
     assert "departure delay alone" in done.output
 
 
-def test_committed_model_beats_departure_delay_alone(departures: Departures, frame: TrainingFrame) -> None:
+def test_committed_model_beats_departure_delay_alone(departures: Departures, frame: EventVectors) -> None:
     """On July to December, which it was not trained on, it ranks better than departure delay, and is calibrated within a point."""
     judged = judge(departures, OnnxModel.load(MODEL, frame.names).score(frame.values).scores)
     assert judged is not None
