@@ -86,6 +86,7 @@ class Answers:
 class GridRows:
     """The entities of a partition that some window can still see something of, as of one instant of a grid."""
 
+    partition: int
     as_of_ms: int
     entities: list[str]
     values: Float64s
@@ -261,7 +262,7 @@ class HistoryFold:
         rows = np.fromiter(self._rows[number].values(), dtype=np.int64, count=len(names))
         seen = self._table.rows.newest_ms[rows].max(axis=1) > as_of_ms - self._span_ms
         values, _ = self._table.fold(self._nothing(rows[seen], np.full(int(seen.sum()), as_of_ms, dtype=np.int64)))
-        return GridRows(as_of_ms=as_of_ms, entities=names[seen].tolist(), values=values)
+        return GridRows(partition=number, as_of_ms=as_of_ms, entities=names[seen].tolist(), values=values)
 
 
 def _in_order(questions: Questions) -> dict[int, Int64s]:
