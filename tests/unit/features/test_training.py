@@ -41,7 +41,7 @@ def test_empty_log() -> None:
 
 
 def asked(happenings: list[Happening], entity: str, partition: int, as_of_ms: int) -> tuple[list[float], bool]:
-    """What a look-up finds in the states packed just before the partition's first event that lies after an instant."""
+    """What a look-up finds in the states packed just before the partition's first event that lies after an instant; whether it was seen."""
     before: list[Happening] = []
     for one in happenings:
         if one.partition == partition and one.time_ms > as_of_ms:
@@ -51,10 +51,11 @@ def asked(happenings: list[Happening], entity: str, partition: int, as_of_ms: in
     views = (EVERYTHING, SMALL)
     if not before:
         return [value for view in views for value in StateReader(view).vectors([None], as_of_ms)[0].tolist()], False
-    store = Folded(views, before).store
-    packed = [store.states.get((TopicPartition(TOPIC, partition), view.fp), {}).get(entity.encode()) for view in views]
+    folded = Folded(views, before)
+    seen = any(one.entity == entity and not late for one, late in zip(before, folded.late.tolist(), strict=True))
+    packed = [folded.store.states.get((TopicPartition(TOPIC, partition), view.fp), {}).get(entity.encode()) for view in views]
     found = [StateReader(view).vectors([one], as_of_ms)[0].tolist() for view, one in zip(views, packed, strict=True)]
-    return [value for values in found for value in values], packed[0] is not None
+    return [value for values in found for value in values], seen
 
 
 QUESTIONS = st.lists(st.tuples(st.integers(0, 3), st.integers(-5_000, 120_000)), min_size=1, max_size=12)
