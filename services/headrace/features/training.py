@@ -90,6 +90,8 @@ class GridRows:
     as_of_ms: int
     entities: list[str]
     values: Float64s
+    seen: Bools
+    """[entities, views]: whether a window of that view can."""
 
 
 def event_vectors(pipeline: Vectored, batches: Iterable[EventBatch]) -> EventVectors:
@@ -124,7 +126,7 @@ class HistoryFold:
 
     def __init__(self, views: Sequence[FeatureView], questions: Questions | None = None) -> None:
         self._lateness_ms = views[0].source.lateness_ms
-        self._span_ms = max(view.longest_window_ms + view.longest_pane_ms for view in views)
+        self._spans_ms = np.array([view.longest_window_ms + view.longest_pane_ms for view in views], dtype=np.int64)
         self._table = EntityRows(views)
         self._rows: dict[int, dict[str, int]] = {}
         self._watermarks_ms: dict[int, int] = {}
@@ -260,9 +262,10 @@ class HistoryFold:
     def _everybody(self, number: int, as_of_ms: int) -> GridRows:
         names = np.array(list(self._rows[number]), dtype=np.object_)
         rows = np.fromiter(self._rows[number].values(), dtype=np.int64, count=len(names))
-        seen = self._table.rows.newest_ms[rows].max(axis=1) > as_of_ms - self._span_ms
-        values, _ = self._table.fold(self._nothing(rows[seen], np.full(int(seen.sum()), as_of_ms, dtype=np.int64)))
-        return GridRows(partition=number, as_of_ms=as_of_ms, entities=names[seen].tolist(), values=values)
+        seen = self._table.rows.newest_ms[rows] > as_of_ms - self._spans_ms
+        some = seen.any(axis=1)
+        values, _ = self._table.fold(self._nothing(rows[some], np.full(int(some.sum()), as_of_ms, dtype=np.int64)))
+        return GridRows(partition=number, as_of_ms=as_of_ms, entities=names[some].tolist(), values=values, seen=seen[some])
 
 
 def _in_order(questions: Questions) -> dict[int, Int64s]:
