@@ -103,7 +103,8 @@ def as_text(frame: TrainingFrame, to: Path, seconds: float, differences: Skew | 
         lines.append(f"  late         {lineage['late']:,} rows, marked")
     lines += [f"  left out     {count:,} records: {reason}" for reason, count in lineage["refused"].items()]
     if lineage["incomplete"]:
-        lines.append(f"  left out     {lineage['incomplete']:,} events: their windows reach behind the beginning of the log")
+        what = "left out" if "late" in lineage else "marked"
+        lines.append(f"  {what:<12} {lineage['incomplete']:,} rows: their windows reach behind the beginning of the log")
     if lineage["labels"] is None:
         lines.append("  labels       none were given")
     else:

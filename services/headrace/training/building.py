@@ -87,7 +87,7 @@ class _Rows:
 
 
 def _event_rows(pipeline: Pipeline, history: TopicHistory | TableHistory, labels: object) -> _Rows:
-    """A row for every event, in the order of the log."""
+    """A row for every event, partition by partition in the order of their offsets."""
     joined = pipeline.outcomes.join if pipeline.outcomes is not None and labels is not None else None
     fields = set(features_read(pipeline)) | ({joined} if joined else set())
     fold = HistoryFold(pipeline.views)
@@ -99,7 +99,7 @@ def _event_rows(pipeline: Pipeline, history: TopicHistory | TableHistory, labels
     for events, incomplete in history.events(fields):
         found, were_late = fold.fold(events)
         own = [expression.evaluate(events.columns) for _, expression in pipeline.event_features]
-        kept = slice(0 if incomplete is None else incomplete.stop, None)
+        kept = slice(incomplete, None)
         entities.extend(events.entities[kept])
         ids.extend(events.columns[joined][kept].tolist() if joined else ())
         values.append(np.column_stack((found, *own))[kept])
@@ -107,20 +107,23 @@ def _event_rows(pipeline: Pipeline, history: TopicHistory | TableHistory, labels
         offsets.append(events.records.offsets[events.rows][kept])
         partitions.append(events.records.partitions[events.rows][kept])
         late.append(were_late[kept])
+    # Whatever order partitions were read in, or times brought the rows of a table into: the same events give the same frame.
+    order = np.lexsort((np.concatenate(offsets), np.concatenate(partitions)))
+    ordered_ms, ordered_offsets = np.concatenate(times_ms)[order], np.concatenate(offsets)[order]
     about = {
-        "_entity": pa.array(entities, pa.string()),
-        "_event_time": pa.array(np.concatenate(times_ms)).cast(INSTANT),
-        "_partition": pa.array(np.concatenate(partitions)),
-        "_offset": pa.array(np.concatenate(offsets)),
-        "_late": pa.array(np.concatenate(late)),
+        "_entity": pa.array(entities, pa.string()).take(pa.array(order)),
+        "_event_time": pa.array(ordered_ms).cast(INSTANT),
+        "_partition": pa.array(np.concatenate(partitions)[order]),
+        "_offset": pa.array(ordered_offsets),
+        "_late": pa.array(np.concatenate(late)[order]),
     }
     return _Rows(
         about=about,
-        values=np.concatenate(values),
+        values=np.concatenate(values)[order],
         event_features=pipeline.event_features,
-        times_ms=np.concatenate(times_ms),
-        offsets=np.concatenate(offsets),
-        ids=ids if joined else None,
+        times_ms=ordered_ms,
+        offsets=ordered_offsets,
+        ids=[ids[place] for place in order.tolist()] if joined else None,
         late=int(np.concatenate(late).sum()),
     )
 
@@ -138,8 +141,16 @@ def _asked_rows(pipeline: Pipeline, history: TopicHistory | TableHistory, at: Ta
     own = [(name, one) for name, one in pipeline.event_features if one.fields() <= set(table.column_names)]
     columns = {name: numeric(column(table, name)) for _, one in own for name in one.fields()}
     joined = pipeline.outcomes.join if pipeline.outcomes is not None else ""
+    whole_ms = np.array([history.whole_from_ms(number) for number in partitions.tolist()])
+    history.account.incomplete = int((times_ms < whole_ms).sum())
+    about = {
+        "_entity": pa.array(entities, pa.string()),
+        "_as_of": pa.array(times_ms).cast(INSTANT),
+        "_known": pa.array(answers.known),
+        "_whole": pa.array(times_ms >= whole_ms),
+    }
     return _Rows(
-        about={"_entity": pa.array(entities, pa.string()), "_as_of": pa.array(times_ms).cast(INSTANT), "_known": pa.array(answers.known)},
+        about=about,
         values=np.column_stack((answers.values, *(one.evaluate(columns) for _, one in own))),
         event_features=own,
         times_ms=times_ms,
@@ -175,6 +186,7 @@ def _labels(
     if rows.ids is None:
         raise DefinitionError(f"at has no column {pipeline.outcomes.join!r}, by which outcomes are joined")
     known = known_outcomes(pipeline.outcomes, labels, time=label_time)
+    history.account.offsets |= known.offsets
     return join(known, rows.ids, rows.times_ms, pipeline.outcomes.within_ms)
 
 

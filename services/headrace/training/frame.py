@@ -4,8 +4,8 @@
     -------------------- about the row ------------------ | ---- the feature vector, in the order the model takes it ----
 
 Columns about the row begin with an underscore, which no field of a contract can; `names` are the feature vector. Answers to questions
-have `_entity`, `_as_of` and `_known` instead of the first five. Features are float64, absent is NaN, as it is when scoring; a label that is
-not there is null.
+have `_entity`, `_as_of`, `_known` (an event of it came before) and `_whole` (the log holds all that its windows reach back to). Features
+are float64, absent is NaN, as it is when scoring; a label that is not there is null.
 
 The schema carries, for every feature, what it means and its unit where that is known, and for the whole its lineage: fingerprints, offsets,
 counts, and the hash of the content. All of it survives Parquet.

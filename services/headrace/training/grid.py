@@ -2,8 +2,9 @@
 
 One file a view, `<view>.parquet`: `_entity`, `_as_of`, and the features by their names in the view, with descriptions and units in the
 schema; its metadata names app, view, fingerprint, grid and the offsets that were read. An entity has a row as long as some window of the
-view can still see an event of it: whoever has none has the values for nothing. Rows stand in the order of time within a partition. A file
-appears when it is complete. Limit: the states of all entities are in memory, the rows are not.
+view can still see an event of it: whoever has none has the values for nothing. Of a log that has lost its beginning the grid begins where
+every window is whole. Rows stand in the order of time within a partition. A file appears when it is complete. Limit: the states of all
+entities are in memory, the rows are not.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ def _of_source(views: Sequence[FeatureView], history: TopicHistory | TableHistor
 def _on_grid(fold: HistoryFold, history: TopicHistory | TableHistory, fields: Collection[str], step_ms: int) -> Iterator[GridRows]:
     for events, _ in history.events(fields):
         if len(events):
-            yield from fold.fold_on_grid(events, step_ms)
-    yield from fold.last_on_grid(step_ms)
+            yield from (rows for rows in fold.fold_on_grid(events, step_ms) if rows.as_of_ms >= history.whole_from_ms(rows.partition))
+    yield from (rows for rows in fold.last_on_grid(step_ms) if rows.as_of_ms >= history.whole_from_ms(rows.partition))
 
 
 class _Writer:

@@ -8,6 +8,7 @@ numbers of the rows.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -60,11 +61,14 @@ class History(Protocol):
     account: Account
     """Complete when the events were taken."""
 
-    def events(self, fields: Collection[str]) -> Iterator[tuple[EventBatch, slice | None]]:
-        """The events with the columns `fields`, once; with each batch the rows that are incomplete, None for none of them."""
+    def events(self, fields: Collection[str]) -> Iterator[tuple[EventBatch, int]]:
+        """The events with the columns `fields`, once; with each batch how many at its beginning are incomplete."""
 
     def partition_of(self, entity: str) -> int:
         """The partition an entity is in."""
+
+    def whole_from_ms(self, partition: int) -> float:
+        """From which event time on all windows are whole, as far as was read; minus infinity where the history has its beginning."""
 
 
 class Topics:
@@ -117,16 +121,21 @@ class TopicHistory:
     told: Told = lambda _, __: None
     account: Account = field(default_factory=Account)
     _partitions: int = 0
+    _cut: frozenset[int] = frozenset()
+    """The partitions whose logs have lost their beginning."""
     _whole_from_ms: dict[int, int] = field(default_factory=dict)
+    """From which record time on these are whole."""
+    _whole: set[int] = field(default_factory=set)
+    """Those that have come so far."""
 
-    def events(self, fields: Collection[str]) -> Iterator[tuple[EventBatch, slice | None]]:
+    def events(self, fields: Collection[str]) -> Iterator[tuple[EventBatch, int]]:
         """As `History` says."""
         left_out = condemned_offsets(facts_of(self.app, self.topics.subject))
         decoder = Decoder(self.source, fields=fields)
         with closing(self.topics.subject.reader()) as reader:
             ranges = {partition: reader.log_range(partition) for partition in reader.partitions(self.source.topic)}
             self._partitions = len(ranges)
-            cut = {name.partition for name, found in ranges.items() if found.start}
+            self._cut = frozenset(name.partition for name, found in ranges.items() if found.start)
             self.account.offsets[self.source.topic] = {name.partition: (found.start, found.end) for name, found in sorted(ranges.items())}
             of = sum(found.end - found.start for found in ranges.values())
             starts, ends = {name: found.start for name, found in ranges.items()}, {name: found.end for name, found in ranges.items()}
@@ -136,7 +145,7 @@ class TopicHistory:
                 self.account.refused[Reason.CRASH_LOOP] += int(condemned.sum())
                 decoded = decoder.decode(batch.select(np.flatnonzero(~condemned)) if condemned.any() else batch)
                 self.account.refused.update(letter.reason for letter in decoded.refused)
-                yield from self._marked(decoded.events, cut)
+                yield from self._marked(decoded.events)
                 self.told(self.account.records, of)
 
     def partition_of(self, entity: str) -> int:
@@ -148,21 +157,28 @@ class TopicHistory:
             self._partitions = len(reader.partitions(self.source.topic))
         return self._partitions
 
-    def _marked(self, events: EventBatch, cut: Collection[int]) -> Iterator[tuple[EventBatch, slice | None]]:
-        """The events, and which of them are incomplete; `cut`: the partitions whose logs have lost their beginning."""
-        if not cut:
-            yield events, None
+    def whole_from_ms(self, partition: int) -> float:
+        """By the rule of a rebuild: what lies a lateness, a window and a pane behind the oldest record cannot be seen any more."""
+        if partition not in self._cut:
+            return -math.inf
+        ahead_ms = 0 if self.source.historical else self.source.max_ahead_ms
+        return self._whole_from_ms.get(partition, math.inf) + ahead_ms
+
+    def _marked(self, events: EventBatch) -> Iterator[tuple[EventBatch, int]]:
+        """The events, and how many of them are incomplete."""
+        if self._cut <= self._whole:
+            yield events, 0
             return
         # One partition after another, so that what is incomplete is a stretch at the beginning.
         numbers = events.records.partitions[events.rows]
         for number in np.unique(numbers).tolist():
             mine = np.flatnonzero(numbers == number)
-            count = self._incomplete(events, mine, number) if number in cut else 0
+            count = self._incomplete(events, mine, number) if number in self._cut - self._whole else 0
             self.account.incomplete += count
-            yield _events_at(events, mine), slice(0, count) if count else None
+            yield _events_at(events, mine), count
 
     def _incomplete(self, events: EventBatch, mine: Int64s, number: int) -> int:
-        """How many of the next events of a partition come before all windows are whole, by the rule of a rebuild."""
+        """How many of the next events of a partition come before all windows are whole."""
         views = self.app.views_of(self.source)
         if self.source.historical:
             clock_ms = events.event_times_ms[mine]
@@ -171,8 +187,11 @@ class TopicHistory:
             clock_ms = events.records.timestamps_ms[events.rows[mine]]
             span = span_ms(self.source, views) or 0
         whole_ms = self._whole_from_ms.setdefault(number, int(clock_ms[0]) + span)
-        complete = np.maximum.accumulate(clock_ms) >= whole_ms
-        return int(np.argmax(complete)) if complete.any() else len(mine)
+        complete = clock_ms >= whole_ms
+        if not complete.any():
+            return len(mine)
+        self._whole.add(number)
+        return int(np.argmax(complete))
 
 
 def _events_at(events: EventBatch, places: Int64s) -> EventBatch:
@@ -199,7 +218,7 @@ class TableHistory:
         # Rows without a time are refused anyway.
         self._order = np.argsort(np.where(known, times_ms, 0), kind="stable")
 
-    def events(self, fields: Collection[str]) -> Iterator[tuple[EventBatch, slice | None]]:
+    def events(self, fields: Collection[str]) -> Iterator[tuple[EventBatch, int]]:
         """As `History` says; offsets are the numbers of the rows in the table, from 0 on."""
         decoder = Decoder(self._source, fields=fields)
         count = len(self._order)
@@ -209,12 +228,16 @@ class TableHistory:
             decoded = decoder.decode(batch)
             self.account.records += len(batch)
             self.account.refused.update(letter.reason for letter in decoded.refused)
-            yield decoded.events, None
+            yield decoded.events, 0
             self._told(self.account.records, count)
 
     def partition_of(self, _: str) -> int:
         """There is one."""
         return 0
+
+    def whole_from_ms(self, _: int) -> float:
+        """A table is all there is."""
+        return -math.inf
 
     def _records(self, begin: int) -> RecordBatch:
         places = self._order[begin : begin + AT_ONCE]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -57,6 +57,8 @@ class KnownOutcomes:
     ids: pa.Array
     times_ms: Int64s
     values: Float64s
+    offsets: Mapping[str, dict[int, tuple[int, int]]] = field(default_factory=dict)
+    """Of a topic: from where up to, not with, where it was read, by partition."""
 
 
 def known_outcomes(outcomes: Outcomes, given: object, *, time: str | None) -> KnownOutcomes:
@@ -116,7 +118,12 @@ def _from_topic(outcomes: Outcomes, topics: Topics) -> KnownOutcomes:
             ids.extend(columns[outcomes.join].tolist())
             times_ms.append(batch.timestamps_ms[rows] if when is None else columns[when].astype(np.int64))
             values.append(outcomes.value.evaluate(columns))
-    return KnownOutcomes(ids=pa.array(ids), times_ms=np.concatenate(times_ms), values=np.concatenate(values))
+    return KnownOutcomes(
+        ids=pa.array(ids),
+        times_ms=np.concatenate(times_ms),
+        values=np.concatenate(values),
+        offsets={outcomes.topic: {name.partition: (found.start, found.end) for name, found in sorted(ranges.items())}},
+    )
 
 
 def join(known: KnownOutcomes, ids: Sequence[object], times_ms: Int64s, within_ms: int) -> tuple[Float64s, LabelTally]:

@@ -38,7 +38,9 @@ def arrow_table(given: Tabular, contract: Sequence[ContractField], *, of: str, o
         return _read(files(given, of=of), contract, of, only)
     try:
         return pa.table(given)
-    except (TypeError, ValueError, pa.ArrowInvalid) as error:
+    except pa.ArrowException as error:
+        raise DefinitionError(f"{of}: a column is not of one kind: {error}") from error
+    except (TypeError, ValueError) as error:
         raise DefinitionError(
             f"{of}: {type(given).__name__} is no table; give a path, a pyarrow Table, or a pandas or polars DataFrame"
         ) from error
@@ -72,7 +74,7 @@ def _read(paths: list[Path], contract: Sequence[ContractField], of: str, only: C
 
 
 def _read_csv(path: Path, contract: Sequence[ContractField]) -> pa.Table:
-    return pyarrow.csv.read_csv(
+    found = pyarrow.csv.read_csv(
         path,
         parse_options=pyarrow.csv.ParseOptions(delimiter="\t" if ".tsv" in path.suffixes else ","),
         convert_options=pyarrow.csv.ConvertOptions(
@@ -82,6 +84,12 @@ def _read_csv(path: Path, contract: Sequence[ContractField]) -> pa.Table:
             strings_can_be_null=False,  # NA is Namibia as well
         ),
     )
+    for field in contract:
+        if field.kind == "text" and field.optional and field.name in found.column_names:
+            texts = column(found, field.name)
+            absent = pc.if_else(pc.equal(texts, ""), pa.scalar(None, texts.type), texts)
+            found = found.set_column(found.column_names.index(field.name), field.name, absent)
+    return found
 
 
 def contract_columns(table: pa.Table, contract: Sequence[ContractField], *, of: str) -> dict[str, list[Any]]:
@@ -92,7 +100,7 @@ def contract_columns(table: pa.Table, contract: Sequence[ContractField], *, of: 
     columns: dict[str, list[Any]] = {}
     for field in contract:
         if field.name in table.column_names:
-            columns[field.name] = _typed(column(table, field.name), field.kind, of=f"{of}: column {field.name!r}", optional=field.optional)
+            columns[field.name] = _typed(column(table, field.name), field.kind, of=f"{of}: column {field.name!r}")
         elif not field.optional:
             near = difflib.get_close_matches(field.name, table.column_names, n=1)
             hint = f"; is it {near[0]!r}? Rename it" if near else f"; it has {', '.join(table.column_names)}"
@@ -110,7 +118,7 @@ def column(table: pa.Table, name: str) -> pa.Array:
     return found
 
 
-def _typed(found: pa.Array, kind: FieldKind, *, of: str, optional: bool) -> list[Any]:
+def _typed(found: pa.Array, kind: FieldKind, *, of: str) -> list[Any]:
     """A column as the contract declares it, as Python values."""
     if pa.types.is_null(found.type):
         return [None] * len(found)
@@ -127,8 +135,6 @@ def _typed(found: pa.Array, kind: FieldKind, *, of: str, optional: bool) -> list
         values: list[Any] = found.cast(target).to_pylist()
     except pa.ArrowInvalid as error:
         raise DefinitionError(f"{of} is {found.type}, the contract says {kind}: {error}") from error
-    if kind == "text" and optional:
-        return [value or None for value in values]
     return values
 
 

@@ -74,6 +74,10 @@ def test_rows_whose_windows_reach_behind_the_log_are_left_out() -> None:
     assert len(frame) > 100
     assert shop.bits(frame.values) == shop.bits(np.array([predicted[place][1] for place in places]))
     assert frame.lineage["offsets"]["payments.v1"]["0"][0] == 20
+    whole = int(frame.table["_event_time"].cast("int64").to_numpy().max())
+    at = pa.table({"card": ["card-1", "card-1"], "as_of": [shop.START_MS, whole]})
+    answers = hr.training_frame(shop.app, events=hr.Topics.of(driver.log), at=at)
+    assert (answers.table["_whole"].to_pylist(), answers.lineage["incomplete"]) == ([False, True], 1)
 
 
 def csv(table: pa.Table, folder: Path) -> Path:
@@ -127,7 +131,8 @@ def test_the_order_of_a_table_does_not_matter() -> None:
     shuffled = np.random.default_rng(5).permutation(len(rows))
     one = hr.training_frame(shop.app, events=shop.table(rows))
     other = hr.training_frame(shop.app, events=shop.table([rows[place] for place in shuffled]))
-    back = np.argsort(shuffled[other.table["_offset"].to_numpy()])
+    back = np.argsort(shuffled)
+    assert other.table["_offset"].to_pylist() == list(range(len(rows)))
     assert np.array_equal(other.table["_event_time"].to_numpy()[back], one.table["_event_time"].to_numpy())
     np.testing.assert_allclose(other.values[back], one.values, rtol=1e-9)
 
@@ -160,6 +165,29 @@ def test_a_table_of_another_shape_is_refused(change: Callable[[pa.Table], object
     """A column that is missing or of another kind is named, with the fix."""
     with pytest.raises(DefinitionError, match=says):
         hr.training_frame(shop.app, events=change(shop.table(shop.rows(5))))
+
+
+def test_an_empty_text_is_absent_in_a_csv_alone(tmp_path: Path) -> None:
+    """A CSV file cannot tell an empty text from none, so it is none; elsewhere it is the text it is. NA and 007 stay texts."""
+    rows = shop.rows(30)
+    for place, row in enumerate(rows):
+        row |= {"card": "007" if place % 2 else "NA", "shop": ""}
+    empty = hr.col("shop") == ""
+    pipeline = hr.Pipeline("p", views=[shop.spending], event_features=[empty.alias("empty")], predictions="p.v1")
+    typed = hr.training_frame(pipeline, events=shop.table(rows))
+    written = hr.training_frame(pipeline, events=csv(shop.table(rows), tmp_path))
+    assert np.nansum(typed.values[:, -1]) == 30.0
+    assert np.isnan(written.values[:, -1]).all()
+    assert shop.bits(typed.values[:, :-1]) == shop.bits(written.values[:, :-1])
+    assert set(written.table["_entity"].to_pylist()) == {"NA", "007"}
+
+
+def test_a_column_of_several_kinds_is_refused() -> None:
+    """A pandas column of numbers and texts is no column; the error names it."""
+    frame = pd.DataFrame(shop.rows(3)).astype({"amount": object})
+    frame.loc[1, "amount"] = "much"
+    with pytest.raises(DefinitionError, match=r"not of one kind: .*amount"):
+        hr.training_frame(shop.app, events=frame)
 
 
 def test_instants_may_be_written_in_any_way(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import headrace as hr
 from headrace.errors import DefinitionError
 from headrace.training.grid import export_features
+from headrace.types import TopicPartition
 from tests.unit.training import shop
 
 HOUR_MS = 3_600_000
@@ -71,6 +72,19 @@ def test_refused_rows_are_counted_and_nothing_half_done_stays(tmp_path: Path) ->
         export_features(shop.app, events=shop.table(shop.rows()), grid="1h", to=tmp_path, told=gone)
     assert [path.name for path in tmp_path.iterdir()] == ["spending.parquet"]
     assert one.path.read_bytes() == before
+
+
+def test_a_log_without_its_beginning_has_a_grid_from_where_windows_are_whole(tmp_path: Path) -> None:
+    """Where retention took records, no instant is exported whose windows reach back there; the rest is the same."""
+    driver = shop.driven(600, disorder=False)
+    (whole,) = export_features(shop.app, events=hr.Topics.of(driver.log), grid="1h", to=tmp_path)
+    before = pq.read_table(whole.path).to_pylist()
+    for number in (0, 1):
+        driver.log.delete_before(TopicPartition("payments.v1", number), 20)
+    (cut,) = export_features(shop.app, events=hr.Topics.of(driver.log), grid="1h", to=tmp_path)
+    after = pq.read_table(cut.path).to_pylist()
+    assert 0 < len(after) < len(before)
+    assert {str(row) for row in after} <= {str(row) for row in before}
 
 
 def test_nothing_to_export(tmp_path: Path) -> None:

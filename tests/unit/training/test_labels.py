@@ -90,6 +90,7 @@ def test_outcomes_of_a_table_and_of_a_topic_give_the_same_labels() -> None:
     assert from_table.table["_label"].to_pylist() == expected_labels(rows)
     assert from_topic.table["_label"].to_pylist() == expected_labels(rows)
     missing = expected_labels(rows).count(None)
+    assert from_topic.lineage["offsets"].keys() == {"payments.v1", "chargebacks.v1"}
     assert from_table.lineage["labels"] == from_topic.lineage["labels"]
     assert len(rows) - from_table.lineage["labels"]["labelled"] == missing
     assert f"{missing} without label" in from_table._repr_html_()
@@ -125,7 +126,7 @@ def test_a_column_of_the_events_can_be_the_label() -> None:
         row["disputed"] = None if place % 9 == 4 else float(place % 3)
     shuffled = [rows[place] for place in np.random.default_rng(2).permutation(len(rows))]
     frame = hr.training_frame(shop.app, events=shop.table(shuffled), labels=hr.col("disputed") > 1)
-    assert frame.table["_label"].to_pylist() == [None if row["disputed"] is None else float(row["disputed"] > 1) for row in rows]
+    assert frame.table["_label"].to_pylist() == [None if row["disputed"] is None else float(row["disputed"] > 1) for row in shuffled]
     with pytest.raises(DefinitionError, match=r"'amount' is read by the feature .*the answer"):
         hr.training_frame(shop.app, events=shop.table(rows), labels=hr.col("amount") > 1)
     with pytest.raises(DefinitionError, match="no column 'answer'"):
