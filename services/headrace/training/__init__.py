@@ -14,6 +14,11 @@ The fold itself is `features/training.py`. This folder is the home of pyarrow, w
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
+if find_spec("pyarrow") is None:
+    raise ModuleNotFoundError("training sets need pyarrow: pip install 'headrace[training]'", name="pyarrow")
+
 from headrace.training.building import training_frame
 from headrace.training.frame import TrainingFrame
 from headrace.training.history import Topics

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,23 @@ def test_rows_from_topics_are_what_was_served() -> None:
     assert frame.names == NAMES
     assert frame.lineage["refused"] == {"CONTRACT": 6, "MALFORMED": 6}
     assert frame.lineage["records"] == len(frame) + len(driver.dead_letters())
+
+
+def test_crashes_leave_no_trace_in_a_frame() -> None:
+    """What was served before and after a crash, a rebalance and a store that forgot is, bit for bit, in one frame."""
+    driver = Driver(shop.app, models={"fraud": shop.Counting()}, partitions=2, now_ms=shop.START_MS)
+    rows = shop.rows(200, disorder=True)
+    faults: list[Callable[[], None]] = [driver.crash, driver.rebalance, driver.roll_back_state, partial(driver.crash, before="apply")]
+    for number, row in enumerate(rows):
+        driver.send("payments.v1", **row)
+        if number % 50 == 25:
+            driver.run()
+            faults[number // 50]()
+    predicted = served(driver)
+    frame = hr.training_frame(shop.app, events=hr.Topics.of(driver.log))
+    places = list(zip(frame.table["_partition"].to_pylist(), frame.table["_offset"].to_pylist(), strict=True))
+    assert places == sorted(predicted)
+    assert shop.bits(frame.values) == shop.bits(np.array([predicted[place][1] for place in places]))
 
 
 def test_condemned_records_are_left_out() -> None:

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
 import headrace as hr
+from headrace.decode.table_rows import records_of
+from headrace.features.training import HistoryFold
 from headrace.testing import Driver, check_no_leakage
+from headrace.training.history import TableHistory
 from headrace.training.leakage import Build, LeakageFound
+from headrace.types import Bools, EventBatch, Float64s, RecordBatch
 from tests.unit.training import shop
 
 DISPUTED = hr.col("disputed") > 0
@@ -110,3 +116,28 @@ def test_shuffled_event_times_of_a_log_are_noticed() -> None:
         driver.send("payments.v1", None, timestamp_ms=times[-1], **{**row, "at": times[place]})
     with pytest.raises(LeakageFound, match=r"9\d% of the events are older than the lateness allows"):
         check_no_leakage(shop.app, hr.Topics.of(driver.log))
+
+
+def at_the_end_of_the_batch(fold: HistoryFold, events: EventBatch) -> tuple[Float64s, Bools]:
+    """A fold that takes all events first and reads afterwards: as of each event's time, from states that have seen what came later."""
+    laid, late = fold._laid(events)
+    fold._table.fold(laid)
+    values, _ = fold._table.fold(fold._nothing(laid.rows, laid.times_ms))
+    return values, late
+
+
+def newest_first(history: TableHistory, begin: int) -> RecordBatch:
+    """A reader that gives a table from its end to its beginning."""
+    places = history._order[::-1][begin:]
+    columns = {name: [values[place] for place in places.tolist()] for name, values in history._columns.items()}
+    return records_of(history._source, columns, np.zeros(len(places), dtype=np.int32), places)
+
+
+@pytest.mark.parametrize(
+    ("broken", "name", "mutant"), [(HistoryFold, "fold", at_the_end_of_the_batch), (TableHistory, "_records", newest_first)]
+)
+def test_a_frame_of_ours_that_looked_ahead_would_be_caught(broken: type, name: str, mutant: object) -> None:
+    """Were the fold to read after taking more, or the reader to give events newest first, the check would say so."""
+    with patch.object(broken, name, mutant), pytest.raises(LeakageFound) as found:
+        check_no_leakage(shop.app, table())
+    assert "future" in {leak.kind for leak in found.value.leaks}
