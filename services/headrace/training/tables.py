@@ -37,13 +37,21 @@ def arrow_table(given: Tabular, contract: Sequence[ContractField], *, of: str, o
     if isinstance(given, (str, Path)):
         return _read(files(given, of=of), contract, of, only)
     try:
-        return pa.table(given)
+        return _without_string_views(pa.table(given))
     except pa.ArrowException as error:
         raise DefinitionError(f"{of}: a column is not of one kind: {error}") from error
     except (TypeError, ValueError) as error:
         raise DefinitionError(
             f"{of}: {type(given).__name__} is no table; give a path, a pyarrow Table, or a pandas or polars DataFrame"
         ) from error
+
+
+def _without_string_views(table: pa.Table) -> pa.Table:
+    """Rows cannot be taken by number out of columns of this kind, in which polars keeps texts."""
+    for place, found in enumerate(table.schema):
+        if pa.types.is_string_view(found.type):
+            table = table.set_column(place, found.name, table.column(place).cast(pa.large_string()))
+    return table
 
 
 def files(given: str | Path, *, of: str) -> list[Path]:

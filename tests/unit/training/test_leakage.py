@@ -4,6 +4,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -31,6 +32,7 @@ def table() -> pa.Table:
 def test_definitions_that_know_nothing_pass() -> None:
     """An honest app has no leaks: not on a table with labels, not on a log with late events."""
     check_no_leakage(shop.app, table(), labels=DISPUTED)
+    check_no_leakage(shop.app, pl.DataFrame(table()), labels=DISPUTED)
     driver = shop.driven()
     with pytest.raises(LeakageFound, match="older than the lateness allows") as found:
         check_no_leakage(shop.app, hr.Topics.of(driver.log))
