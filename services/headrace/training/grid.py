@@ -164,5 +164,5 @@ class _Writer:
             "offsets": {topic: {str(number): span for number, span in found.items()} for topic, found in spans.items()},
         }
         about = [pa.field("_entity", pa.string()), pa.field("_as_of", INSTANT)]
-        notes = [note_of(feature, feature.name).field() for feature in self.view.features]
+        notes = [note_of(feature, feature.name, self.view.source).field() for feature in self.view.features]
         return pa.schema(about + notes, metadata={"headrace": json.dumps(told, sort_keys=True)})

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 import headrace as hr
 from headrace.crashes import crash_fact
@@ -25,7 +26,7 @@ class Payment(hr.Event):
     id: str
     card: str
     at: hr.EventTime
-    amount: float
+    amount: float = Field(json_schema_extra={"unit": "EUR"})
     pieces: int | None = None
     online: bool
     shop: str | None = None

@@ -20,13 +20,17 @@ def frame() -> hr.TrainingFrame:
 
 
 def test_the_schema_says_what_features_mean(frame: hr.TrainingFrame) -> None:
-    """Each feature carries its description, and its unit where that is known."""
+    """Each feature carries its description, and its unit where that is known or the contract says it."""
     said = {name: frame.table.schema.field(name).metadata for name in frame.names}
     assert said["spending.count_1h"] == {
         b"description": b"number of events in the last 1h; the far end is rounded back by less than 1m; 0 when empty",
         b"unit": b"events",
     }
     assert said["spending.seconds_since_last"][b"unit"] == b"s"
+    assert {name for name in frame.names if said[name].get(b"unit") == b"EUR"} == {
+        *("amount", "spending.mean_amount_1h", "spending.mean_amount_6h", "spending.std_amount_6h", "spending.last_amount"),
+        next(name for name in frame.names if "max_amount" in name),
+    }
     assert said["books"] == {b"description": b"(shop == 'books') of the event itself"}
 
 
