@@ -246,7 +246,9 @@ class TableHistory:
         return records_of(self._source, columns, np.zeros(len(places), dtype=np.int32), places)
 
 
-def history_of(app: App | None, source: Source, events: object, *, told: Told, more: Collection[str] = ()) -> TopicHistory | TableHistory:
+def history_of(
+    app: App | None, source: Source, events: object, *, told: Told = lambda _, __: None, more: Collection[str] = ()
+) -> TopicHistory | TableHistory:
     """The history that was given. Raises `DefinitionError`."""
     if isinstance(events, Topics):
         if app is None:

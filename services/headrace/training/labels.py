@@ -88,7 +88,7 @@ def _from_table(outcomes: Outcomes, given: Tabular, time: str | None) -> KnownOu
     times_ms, known = instants_ms(column(table, when), of=f"{of}: column {when!r}")
     kept = np.flatnonzero(known)
     values = outcomes.value.evaluate({name: _as_column(values) for name, values in columns.items()})
-    return KnownOutcomes(ids=pa.array(columns[outcomes.join]).take(pa.array(kept)), times_ms=times_ms[kept], values=values[kept])
+    return KnownOutcomes(ids=ids_of(columns[outcomes.join]).take(pa.array(kept)), times_ms=times_ms[kept], values=values[kept])
 
 
 def _as_column(values: Sequence[object]) -> Column:
@@ -119,7 +119,7 @@ def _from_topic(outcomes: Outcomes, topics: Topics) -> KnownOutcomes:
             times_ms.append(batch.timestamps_ms[rows] if when is None else columns[when].astype(np.int64))
             values.append(outcomes.value.evaluate(columns))
     return KnownOutcomes(
-        ids=pa.array(ids),
+        ids=ids_of(ids),
         times_ms=np.concatenate(times_ms),
         values=np.concatenate(values),
         offsets={outcomes.topic: {name.partition: (found.start, found.end) for name, found in sorted(ranges.items())}},
@@ -129,7 +129,7 @@ def _from_topic(outcomes: Outcomes, topics: Topics) -> KnownOutcomes:
 def join(known: KnownOutcomes, ids: Sequence[object], times_ms: Int64s, within_ms: int) -> tuple[Float64s, LabelTally]:
     """The label of each row, NaN where it has none, and the tally."""
     count = len(ids)
-    codes = _codes(known.ids, pa.array(ids))
+    codes = _codes(known.ids, ids_of(ids))
     # Outcomes and rows in one line, by id and time; at the same time the row comes first, as its outcome may be known at once.
     all_codes = np.concatenate((codes[0], codes[1]))
     all_times = np.concatenate((times_ms, known.times_ms))
@@ -157,6 +157,11 @@ def join(known: KnownOutcomes, ids: Sequence[object], times_ms: Int64s, within_m
     )
     tally.unknown = count - tally.labelled - tally.none - tally.too_late - tally.before
     return labels, tally
+
+
+def ids_of(ids: Sequence[object]) -> pa.Array:
+    """Ids as a column; an absent number is no id."""
+    return pa.array(ids, from_pandas=True)
 
 
 def _codes(outcomes: pa.Array, rows: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

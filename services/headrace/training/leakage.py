@@ -23,7 +23,7 @@ import pyarrow as pa
 from headrace.definition import App, Pipeline
 from headrace.expression import Expression
 from headrace.training.building import chosen_pipeline, training_frame
-from headrace.training.history import TopicHistory, Topics
+from headrace.training.history import Topics, history_of
 from headrace.training.labels import features_read
 from headrace.training.tables import Tabular, arrow_table, column, instants_ms, numeric
 from headrace.types import Float64s, Int64s
@@ -72,7 +72,6 @@ def find_leaks(
     """Everything found; see above. `build` makes the features in place of the definitions; the rest is as for `training_frame`."""
     chosen = chosen_pipeline(app, pipeline)
     table, leaks = _as_table(app, chosen, events)
-    # Without the label its fields may be read: what was wrong with that is said by its own finding.
     made = build or (lambda some: _vectors(chosen, some))
     whole = _numbers(made(table))
     times_ms, known = instants_ms(column(table, chosen.source.time), of="events")
@@ -91,8 +90,7 @@ def _as_table(app: App | Pipeline, pipeline: Pipeline, events: object) -> tuple[
     """The events as a table, and what a log says about its times."""
     if not isinstance(events, Topics):
         return arrow_table(events, pipeline.source.contract, of="events"), []
-    assert isinstance(app, App), "topics are read with an app"  # noqa: S101 - as training_frame says
-    history = TopicHistory(app, pipeline.source, events)
+    history = history_of(app if isinstance(app, App) else None, pipeline.source, events)
     fields = {field.name: field.kind for field in pipeline.source.contract}
     parts = [
         pa.table({name: _of_kind(values, fields[name]) for name, values in batch.columns.items()})

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import headrace as hr
 from headrace.errors import DefinitionError
-from headrace.training.labels import KnownOutcomes, join
+from headrace.training.labels import KnownOutcomes, ids_of, join
 from tests.unit.training import shop
 
 WITHIN_MS = 100
@@ -54,6 +54,16 @@ def test_the_first_outcome_in_time_is_the_label(outcomes: list[tuple[str, int, f
     verdicts = [verdict for verdict, _ in expected]
     assert tally.counts() == {name: verdicts.count(name) for name in tally.counts()}
     assert tally.labelled + tally.missing == len(rows)
+
+
+def test_absent_ids_meet_nobody_and_ids_may_be_numbers() -> None:
+    """A row or an outcome without an id is joined to nothing; whole numbers and floats are the same ids, texts are others."""
+    known = KnownOutcomes(ids=ids_of([1, None, 2]), times_ms=np.array([5, 5, 5]), values=np.array([1.0, 1.0, 0.0]))
+    labels, tally = join(known, [2.0, float("nan"), 1.0, None], np.zeros(4, dtype=np.int64), WITHIN_MS)
+    np.testing.assert_array_equal(labels, [0.0, np.nan, 1.0, np.nan])
+    assert (tally.labelled, tally.none) == (2, 2)
+    with pytest.raises(DefinitionError, match="ids of outcomes are int64, those of events string"):
+        join(known, ["1"], np.zeros(1, dtype=np.int64), WITHIN_MS)
 
 
 def outcomes(rows: list[dict[str, Any]], *, after_ms: int = 1_000) -> list[dict[str, Any]]:

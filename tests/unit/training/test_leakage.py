@@ -10,6 +10,7 @@ import pytest
 
 import headrace as hr
 from headrace.decode.table_rows import records_of
+from headrace.errors import DefinitionError
 from headrace.features.training import HistoryFold
 from headrace.testing import Driver, check_no_leakage
 from headrace.training.history import TableHistory
@@ -38,6 +39,8 @@ def test_definitions_that_know_nothing_pass() -> None:
         check_no_leakage(shop.app, hr.Topics.of(driver.log))
     assert {leak.kind for leak in found.value.leaks} == {"time"}
     check_no_leakage(shop.app, hr.Topics.of(shop.driven(disorder=False).log))
+    with pytest.raises(DefinitionError, match="give the app"):
+        check_no_leakage(shop.fraud, hr.Topics.of(driver.log))
 
 
 def telling(feature: hr.Expression) -> hr.App:
