@@ -10,7 +10,7 @@ DEMO   := .venv-demo
 RUN    := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-faults test-release bench bench-fold bench-recovery bench-verify stack stack-down lock
+.PHONY: help demo check test test-faults test-release bench bench-fold bench-recovery bench-verify stack stack-down lock bench-training
 
 help: ## Say what there is
 	@echo "make ...       (ARGS='...' is handed on to the command)"
@@ -53,6 +53,9 @@ bench-recovery: $(VENV)/ready ## Measure how long a death is felt and how fast s
 bench-verify: $(VENV)/ready ## Measure `headrace verify` over a million events
 	$(RUN) headrace stack fetch
 	PYTHONPATH=. $(RUN) tests.bench.verification $(ARGS)
+
+bench-training: $(VENV)/ready ## Measure the training set of a year of flights; writes build/training.json
+	PYTHONPATH=. $(RUN) tests.bench.training $(ARGS)
 
 stack: $(VENV)/ready ## Start a real Kafka and a real Redis here, without Docker
 	$(RUN) headrace stack up $(ARGS)

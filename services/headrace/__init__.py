@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         z_score,
     )
     from headrace.source import Event, EventTime, Outcomes, Source
+    from headrace.training import Topics, TrainingFrame, training_frame
 
 __all__ = [
     "App",
@@ -56,6 +57,8 @@ __all__ = [
     "Outcomes",
     "Pipeline",
     "Source",
+    "Topics",
+    "TrainingFrame",
     "change",
     "col",
     "count",
@@ -86,6 +89,7 @@ __all__ = [
     "sum",
     "testing",
     "top_k",
+    "training_frame",
     "var",
     "weekday",
     "z_score",
@@ -124,6 +128,7 @@ _HOMES = {
         "z_score",
     ),
     "headrace.source": ("Event", "EventTime", "Outcomes", "Source"),
+    "headrace.training": ("Topics", "TrainingFrame", "training_frame"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

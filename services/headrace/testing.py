@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from headrace.assembly import embedded, prepare_embedded, silent_watch
 from headrace.clock import ManualClock
-from headrace.definition import App
+from headrace.definition import App, Pipeline
 from headrace.features.memory_store import MemoryStore, Snapshot
 from headrace.features.reader import StateReader
 from headrace.features.view import FeatureView
@@ -31,6 +31,21 @@ from headrace.predict.scores import Model
 from headrace.types import Headers, Record, TopicPartition
 
 _TURNS_AT_REST = 3
+
+
+def check_no_leakage(app: App | Pipeline, events: Any, **options: Any) -> None:  # noqa: ANN401 - as `training.leakage.find_leaks` has it
+    """Let no row of a training frame know anything that came after it.
+
+    Takes what `headrace.training_frame` takes: `labels`, `pipeline`, `label_time`; and `build`, a function from a table of events to a
+    table of features in the same order, to judge frames that were made in another way. Raises `LeakageFound`, an AssertionError that names
+    each feature and what it knows.
+    """
+    # pyarrow comes with headrace[training]; the driver does without.
+    from headrace.training.leakage import LeakageFound, find_leaks  # noqa: PLC0415
+
+    leaks = find_leaks(app, events, **options)
+    if leaks:
+        raise LeakageFound(leaks)
 
 
 class Crash(BaseException):

@@ -14,7 +14,7 @@ import numpy as np
 
 from headrace.decode.decoder import Decoder
 from headrace.definition import App, Pipeline
-from headrace.features.training import training_frame
+from headrace.features.training import event_vectors
 from headrace.models import stamp
 from headrace.types import EventBatch, RecordBatch
 from tests.bench.cards import Job, app_of
@@ -51,7 +51,7 @@ def stamped_model(app: App, kept: Path) -> bytes:
 def _trained(pipeline: Pipeline) -> bytes:
     import lightgbm  # noqa: PLC0415 - only where there is no model yet
 
-    frame = training_frame(pipeline, _batches(pipeline))
+    frame = event_vectors(pipeline, _batches(pipeline))
     draw = np.random.default_rng(SEED)
     amounts = frame.values[:, [name.endswith("max_amount_1h") for name in frame.names]].sum(axis=1)
     chance = 1 / (1 + np.exp(-(amounts - 120) / 40))

@@ -74,7 +74,10 @@ def test_a_wrong_argument_shows_the_usage() -> None:
     assert "--brokers" in refused.stderr
 
 
-@pytest.mark.parametrize(("library", "package"), [("fastapi", "headrace[http]"), ("faust", "headrace[control]"), ("rich", "rich")])
+@pytest.mark.parametrize(
+    ("library", "package"),
+    [("fastapi", "headrace[http]"), ("faust", "headrace[control]"), ("pyarrow", "headrace[training]"), ("rich", "rich")],
+)
 def test_a_library_that_is_not_installed_is_named_with_its_package(library: str, package: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A missing library becomes a line that says what to install."""
 

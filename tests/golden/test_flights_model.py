@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+import headrace as hr
 from headrace.cli.demo import app as demo
 from headrace.demo.events import Departures, read_departures
 from headrace.demo.flights import MODEL, app, late_arrival
 from headrace.demo.report import DELAY, judge
 from headrace.demo.report import MODEL as MODEL_ROW
 from headrace.demo.train import frame_of
-from headrace.features.training import TrainingFrame
+from headrace.features.training import EventVectors
 from headrace.predict.onnx_model import OnnxModel
 from headrace.predict.signature import check
 
@@ -28,7 +32,7 @@ def departures() -> Departures:
 
 
 @pytest.fixture(scope="module")
-def frame(departures: Departures) -> TrainingFrame:
+def frame(departures: Departures) -> EventVectors:
     """Its features, folded once."""
     return frame_of(departures)
 
@@ -41,7 +45,7 @@ def test_committed_model_fits_its_pipeline_and_is_small() -> None:
     assert MODEL.stat().st_size < MOST_BYTES
 
 
-def test_training_again_gives_the_scores_of_the_committed_model(tmp_path: Path, frame: TrainingFrame) -> None:
+def test_training_again_gives_the_scores_of_the_committed_model(tmp_path: Path, frame: EventVectors) -> None:
     """`headrace demo train` makes a model that scores every departure of the year as the committed one does."""
     path = tmp_path / "again.onnx"
     done = CliRunner().invoke(demo, ["train", "--to", str(path)])
@@ -54,7 +58,23 @@ def test_training_again_gives_the_scores_of_the_committed_model(tmp_path: Path, 
     assert "departure delay alone" in done.output
 
 
-def test_committed_model_beats_departure_delay_alone(departures: Departures, frame: TrainingFrame) -> None:
+def test_a_training_frame_of_files_is_what_the_model_was_trained_on(departures: Departures, frame: EventVectors, tmp_path: Path) -> None:
+    """From a Parquet file of all 328,521 flights come the same bits as from the log, and every known outcome as a label."""
+    flights = pa.Table.from_pylist([json.loads(value) for value in departures.values])
+    pq.write_table(flights, tmp_path / "departures.parquet")
+    arrived = departures.departed_ms + 60_000 * np.where(np.isnan(departures.arr_delay), 0, 120).astype(np.int64)
+    known = ~np.isnan(departures.arr_delay)
+    columns = {"flight_id": departures.flight_ids, "arrived_at": arrived, "arr_delay": departures.arr_delay}
+    arrivals = pa.table(columns).filter(pa.array(known))
+    found = hr.training_frame(app, events=tmp_path / "departures.parquet", labels=arrivals)
+    assert found.table["_offset"].to_pylist() == list(range(len(departures)))
+    assert np.array_equal(found.values.view(np.int64)[~np.isnan(frame.values)], frame.values.view(np.int64)[~np.isnan(frame.values)])
+    assert np.array_equal(np.isnan(found.values), np.isnan(frame.values))
+    np.testing.assert_array_equal(found.labels, departures.late)
+    assert (len(found), found.lineage["labels"]["labelled"], found.lineage["labels"]["none"]) == (328_521, 327_346, 1_175)
+
+
+def test_committed_model_beats_departure_delay_alone(departures: Departures, frame: EventVectors) -> None:
     """On July to December, which it was not trained on, it ranks better than departure delay, and is calibrated within a point."""
     judged = judge(departures, OnnxModel.load(MODEL, frame.names).score(frame.values).scores)
     assert judged is not None

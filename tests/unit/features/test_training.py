@@ -5,9 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import headrace as hr
-from headrace.features.training import training_frame
+from headrace.features.reader import StateReader
+from headrace.features.training import HistoryFold, Questions, event_vectors
+from headrace.types import TopicPartition
 from tests.laws.readings import EVERYTHING, SMALL, logs
-from tests.unit.features.folding import Folded, batch_of, bits, offsets_of
+from tests.unit.features.folding import TOPIC, Folded, batch_of, bits, offsets_of
 from tests.unit.features.naive import Happening
 
 PIPELINE = hr.Pipeline("p", views=[EVERYTHING, SMALL], event_features=["x", hr.col("y").abs()], predictions="predictions.v1")
@@ -18,7 +20,7 @@ def test_frame_is_what_was_served(happenings: list[Happening], cut: int) -> None
     """Row i of a training frame is, bit for bit, the vector that was served for event i, then the event's own features."""
     offsets = offsets_of(happenings)
     batches = [batch_of(happenings[part], offsets[part]) for part in (slice(0, cut), slice(cut, None)) if happenings[part]]
-    frame = training_frame(PIPELINE, batches)
+    frame = event_vectors(PIPELINE, batches)
     served = Folded([EVERYTHING, SMALL], happenings, range(1, len(happenings)))
     own = np.array([[one.columns["x"], abs(float(one.columns["y"] or 0.0))] for one in happenings])
     assert bits(frame.values) == bits(np.column_stack((served.values, own)))
@@ -33,6 +35,99 @@ def test_frame_is_what_was_served(happenings: list[Happening], cut: int) -> None
 
 def test_empty_log() -> None:
     """A log without events gives a frame without rows."""
-    frame = training_frame(PIPELINE, [])
+    frame = event_vectors(PIPELINE, [])
     assert len(frame) == 0
     assert frame.values.shape == (0, len(PIPELINE.feature_names))
+
+
+def asked(happenings: list[Happening], entity: str, partition: int, as_of_ms: int) -> tuple[list[float], bool]:
+    """What a look-up finds in the states packed just before the partition's first event that lies after an instant; whether it was seen."""
+    before: list[Happening] = []
+    for one in happenings:
+        if one.partition == partition and one.time_ms > as_of_ms:
+            break
+        if one.partition == partition:
+            before.append(one)
+    views = (EVERYTHING, SMALL)
+    if not before:
+        return [value for view in views for value in StateReader(view).vectors([None], as_of_ms)[0].tolist()], False
+    folded = Folded(views, before)
+    seen = any(one.entity == entity and not late for one, late in zip(before, folded.late.tolist(), strict=True))
+    packed = [folded.store.states.get((TopicPartition(TOPIC, partition), view.fp), {}).get(entity.encode()) for view in views]
+    found = [StateReader(view).vectors([one], as_of_ms)[0].tolist() for view, one in zip(views, packed, strict=True)]
+    return [value for values in found for value in values], seen
+
+
+QUESTIONS = st.lists(st.tuples(st.integers(0, 3), st.integers(-5_000, 120_000)), min_size=1, max_size=12)
+
+
+@given(logs(), st.integers(0, 25), QUESTIONS)
+def test_answers_know_what_was_known_then(happenings: list[Happening], cut: int, wanted: list[tuple[int, int]]) -> None:
+    """An answer is, bit for bit, what a look-up finds when event time has come so far, in any order of events, in any cut."""
+    first_ms = min(one.time_ms for one in happenings)
+    questions = Questions(
+        partitions=np.array([which // 3 for which, _ in wanted], dtype=np.int32),
+        entities=["abc"[which % 3] for which, _ in wanted],
+        times_ms=np.array([first_ms + after for _, after in wanted], dtype=np.int64),
+    )
+    offsets = offsets_of(happenings)
+    history = HistoryFold(PIPELINE.views, questions)
+    for part in (slice(0, cut), slice(cut, None)):
+        if happenings[part]:
+            history.fold(batch_of(happenings[part], offsets[part]))
+    answers = history.answers()
+    expected = [
+        asked(happenings, entity, int(partition), int(as_of_ms))
+        for entity, partition, as_of_ms in zip(questions.entities, questions.partitions, questions.times_ms, strict=True)
+    ]
+    assert bits(answers.values) == bits(np.array([values for values, _ in expected]))
+    assert answers.known.tolist() == [known for _, known in expected]
+
+
+@given(logs(), st.integers(0, 25), QUESTIONS)
+def test_asking_changes_nothing(happenings: list[Happening], cut: int, wanted: list[tuple[int, int]]) -> None:
+    """The vectors of events are the same bits, whatever is asked in between."""
+    first_ms = min(one.time_ms for one in happenings)
+    questions = Questions(
+        partitions=np.array([which // 3 for which, _ in wanted], dtype=np.int32),
+        entities=["abc"[which % 3] for which, _ in wanted],
+        times_ms=np.array([first_ms + after for _, after in wanted], dtype=np.int64),
+    )
+    offsets = offsets_of(happenings)
+    quiet, busy = HistoryFold(PIPELINE.views), HistoryFold(PIPELINE.views, questions)
+    for part in (slice(0, cut), slice(cut, None)):
+        if happenings[part]:
+            batch = batch_of(happenings[part], offsets[part])
+            assert bits(quiet.fold(batch)[0]) == bits(busy.fold(batch)[0])
+
+
+@given(logs(), st.integers(0, 25), st.sampled_from([500, 7_000, 60_000]))
+def test_a_grid_is_the_answers_to_all_its_instants(happenings: list[Happening], cut: int, step_ms: int) -> None:
+    """Each row of a grid is the answer for its entity and instant, and whoever has something in a window has a row."""
+    offsets = offsets_of(happenings)
+    batches = [batch_of(happenings[part], offsets[part]) for part in (slice(0, cut), slice(cut, None)) if happenings[part]]
+    history = HistoryFold(PIPELINE.views)
+    rows = [row for batch in batches for row in history.fold_on_grid(batch, step_ms)] + list(history.last_on_grid(step_ms))
+    found = [(row.partition, row.as_of_ms, *one) for row in rows for one in zip(row.entities, map(str, row.values.tolist()), strict=True)]
+    wanted = []
+    for partition in (0, 1):
+        times = [one.time_ms for one in happenings if one.partition == partition]
+        instants = range(-(-times[0] // step_ms) * step_ms, max(times) + 1, step_ms) if times else ()
+        wanted += [(partition, as_of_ms, entity) for as_of_ms in instants for entity in "abc"]
+    asking = HistoryFold(
+        PIPELINE.views,
+        Questions(
+            partitions=np.array([partition for partition, _, _ in wanted], dtype=np.int32),
+            entities=[entity for _, _, entity in wanted],
+            times_ms=np.array([as_of_ms for _, as_of_ms, _ in wanted], dtype=np.int64),
+        ),
+    )
+    for batch in batches:
+        asking.fold(batch)
+    answers = asking.answers().values.tolist()
+    nobody = Questions(partitions=np.zeros(1, np.int32), entities=["a"], times_ms=np.zeros(1, np.int64))
+    nothing = str(HistoryFold(PIPELINE.views, nobody).answers().values[0].tolist())
+    expected = {(*one, str(values)) for one, values in zip(wanted, answers, strict=True)}
+    assert len(found) == len(set(found))
+    assert set(found) <= expected
+    assert {one for one in expected if one[3] != nothing} <= set(found)

@@ -1,0 +1,26 @@
+"""From history to rows a model is trained on: the features as they were served, or as of any instant, with the outcomes beside them.
+
+    history.py    where events come from: topics, files, frames in memory
+    tables.py     files and frames as columns of a contract
+    labels.py     which outcome belongs to which row
+    frame.py      the rows and where they come from, as an Arrow table
+    building.py   `training_frame`: all of it together
+    leakage.py    does a row know anything that came after it?
+    skew.py       two frames of the same events, row by row
+    grid.py       features on a grid of time, for analysts
+
+The fold itself is `features/training.py`. This folder is the home of pyarrow, which comes with `headrace[training]`.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+if find_spec("pyarrow") is None:
+    raise ModuleNotFoundError("training sets need pyarrow: pip install 'headrace[training]'", name="pyarrow")
+
+from headrace.training.building import training_frame
+from headrace.training.frame import TrainingFrame
+from headrace.training.history import Topics
+
+__all__ = ["Topics", "TrainingFrame", "training_frame"]

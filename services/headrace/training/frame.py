@@ -1,0 +1,215 @@
+"""The rows a model is trained on, as an Arrow table that says where it comes from.
+
+    _entity _event_time _partition _offset _late [_label] | aircraft.count_6h  aircraft.mean_dep_delay_6h  ...  dep_delay
+    -------------------- about the row ------------------ | ---- the feature vector, in the order the model takes it ----
+
+Columns about the row begin with an underscore, which no field of a contract can; `names` are the feature vector. Answers to questions
+have `_entity`, `_as_of`, `_known` (an event of it came before) and `_whole` (the log holds all that its windows reach back to). Features
+are float64, absent is NaN, as it is when scoring; a label that is not there is null.
+
+The schema carries, for every feature, what it means and its unit where that is known, and for the whole its lineage: fingerprints, offsets,
+counts, and the hash of the content. All of it survives Parquet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from headrace.errors import DefinitionError
+from headrace.expression import Expression
+from headrace.features.view import Feature, FeatureView
+from headrace.source import Source
+from headrace.training.tables import column
+from headrace.types import Float64s
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+LABEL = "_label"
+INSTANT = pa.timestamp("ms", tz="UTC")
+_LINEAGE = b"headrace"
+_UNITS = {"count": "events", "share": "1", "seconds_since_last": "s"}
+"""What is known without asking anybody."""
+_OF_THE_FIELD = {"sum", "mean", "min", "max", "std", "last", "first", "quantile"}
+"""What has the unit of its field, where the contract says one: `amount: float = Field(json_schema_extra={"unit": "EUR"})`."""
+_SHOWN = 8
+
+
+class TrainingFrame:
+    """Point-in-time rows. `table` is the pyarrow Table; the rest reads it."""
+
+    def __init__(self, table: pa.Table) -> None:
+        if _LINEAGE not in (table.schema.metadata or {}):
+            raise DefinitionError("this table is no training frame: it carries no lineage of ours")
+        self.table = table
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The features, in the order the model takes them."""
+        return tuple(self.lineage["features"])
+
+    @property
+    def features(self) -> pa.Table:
+        """The feature columns alone."""
+        return self.table.select(list(self.names))
+
+    @property
+    def values(self) -> Float64s:
+        """The feature vectors, [rows, features]."""
+        found = [column(self.table, name).to_numpy(zero_copy_only=False) for name in self.names]
+        return np.column_stack(found) if found else np.empty((len(self), 0))
+
+    @property
+    def labels(self) -> Float64s:
+        """The label of each row, NaN where it has none. Raises `DefinitionError` for a frame without labels."""
+        if LABEL not in self.table.column_names:
+            raise DefinitionError("this frame has no labels; give labels= when it is made")
+        return np.asarray(column(self.table, LABEL).to_numpy(zero_copy_only=False), dtype=np.float64)
+
+    @property
+    def lineage(self) -> dict[str, Any]:
+        """Where it comes from: app, pipeline, fingerprints, offsets, counts and the hash of the content."""
+        found: dict[str, Any] = json.loads(self.table.schema.metadata[_LINEAGE])
+        return found
+
+    @property
+    def hash(self) -> str:
+        """The sha256 of names and values: equal for equal rows, wherever they come from."""
+        return str(self.lineage["hash"])
+
+    def to_pandas(self) -> pd.DataFrame:
+        """As a pandas DataFrame."""
+        return self.table.to_pandas()
+
+    def to_polars(self) -> pl.DataFrame:
+        """As a polars DataFrame."""
+        import polars as pl  # noqa: PLC0415 - only who asks for it needs it
+
+        return pl.DataFrame(self.table)
+
+    def to_parquet(self, path: str | Path) -> None:
+        """As a Parquet file, lineage and descriptions in its schema."""
+        pq.write_table(self.table, path, compression="zstd")
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """A frame that `to_parquet` wrote. Raises `DefinitionError` where its content is not what its hash says."""
+        found = cls(pq.read_table(path))
+        if content_hash(found.table) != found.hash:
+            raise DefinitionError(f"{path}: its rows are not those that its lineage names (hash {found.hash[:16]})")
+        return found
+
+    def __repr__(self) -> str:
+        return f"<TrainingFrame {len(self):,} rows, {len(self.names)} features, {self.hash[:16]}>"
+
+    def _repr_html_(self) -> str:
+        lineage, rows = self.lineage, self.table.slice(0, _SHOWN).to_pylist()
+        head = "".join(f'<th title="{html.escape(self._says(name))}">{html.escape(name)}</th>' for name in self.table.column_names)
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(_shown(value))}</td>" for value in row.values()) + "</tr>" for row in rows)
+        counts = ", ".join(f"{count:,} {what}" for what, count in _told(lineage))
+        name = html.escape(f"{lineage['pipeline']}: {len(self):,} rows, {len(self.names)} features")
+        return (
+            f"<div><b>{name}</b><br><small>{html.escape(counts)}; hash {self.hash[:16]}, definition {lineage['fingerprint'][:16]}</small>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        )
+
+    def _says(self, name: str) -> str:
+        said: bytes = (self.table.schema.field(name).metadata or {}).get(b"description", b"")
+        return said.decode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureNote:
+    """What stands in a schema beside a feature."""
+
+    name: str
+    description: str
+    unit: str = ""
+
+    def field(self) -> pa.Field:
+        """The field of a schema."""
+        said = {"description": self.description, **({"unit": self.unit} if self.unit else {})}
+        return pa.field(self.name, pa.float64(), metadata=said)
+
+
+def note_of(feature: Feature, name: str, source: Source) -> FeatureNote:
+    """What stands beside a feature of a view, under the name it has there."""
+    word = feature.aggregation.name
+    unit = _unit_of(feature.value, source) if word in _OF_THE_FIELD else _UNITS.get(word, "")
+    return FeatureNote(name=name, description=feature.description, unit=unit)
+
+
+def _unit_of(value: Expression | None, source: Source) -> str:
+    """The unit of a field, as its contract says; nothing for what is computed."""
+    field = None if value is None else source.event.model_fields.get(value.field() or "")
+    said = field.json_schema_extra if field is not None else None
+    return str(said.get("unit", "")) if isinstance(said, dict) else ""
+
+
+def notes_of(views: Sequence[FeatureView], event_features: Sequence[tuple[str, Expression]]) -> list[FeatureNote]:
+    """Of a whole vector, in order."""
+    found = [note_of(feature, f"{view.name}.{feature.name}", view.source) for view in views for feature in view.features]
+    for name, expression in event_features:
+        unit = _unit_of(expression, views[0].source)
+        found.append(FeatureNote(name=name, description=f"{expression!r} of the event itself", unit=unit))
+    return found
+
+
+def assemble_frame(
+    about: Mapping[str, pa.Array], notes: Sequence[FeatureNote], values: Float64s, lineage: Mapping[str, object]
+) -> TrainingFrame:
+    """A frame from its columns; the hash is made here."""
+    taken = sorted(about.keys() & {note.name for note in notes})
+    if taken:
+        raise DefinitionError(f"the event feature {taken[0]!r} has the name of a column about the row; give it another .alias(...)")
+    schema = pa.schema([pa.field(name, found.type) for name, found in about.items()] + [note.field() for note in notes])
+    columns = [*about.values(), *(pa.array(np.ascontiguousarray(values[:, place])) for place in range(len(notes)))]
+    table = pa.Table.from_arrays(columns, schema=schema)
+    full = {**lineage, "features": [note.name for note in notes], "rows": table.num_rows, "hash": content_hash(table)}
+    return TrainingFrame(table.replace_schema_metadata({_LINEAGE: json.dumps(full, sort_keys=True).encode()}))
+
+
+def content_hash(table: pa.Table) -> str:
+    """The sha256 over names, types and values of all columns in order; every NaN is the same one, and so are all absent values."""
+    told = hashlib.sha256()
+    for name in table.column_names:
+        found = column(table, name)
+        told.update(json.dumps([name, str(found.type), len(found)]).encode())
+        if pa.types.is_floating(found.type):
+            plain = np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.float64)
+            told.update(np.where(np.isnan(plain), np.nan, plain).astype("<f8").tobytes())
+        elif pa.types.is_string(found.type):
+            told.update(np.asarray(pc.binary_length(found).to_numpy(zero_copy_only=False), dtype="<i8").tobytes())
+            told.update("".join(found.to_pylist()).encode())
+        else:
+            whole = found.cast(pa.int64()) if not pa.types.is_boolean(found.type) else found.cast(pa.int8()).cast(pa.int64())
+            told.update(np.asarray(whole.to_numpy(zero_copy_only=False), dtype="<i8").tobytes())
+    return str(told.hexdigest())
+
+
+def _shown(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _told(lineage: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """The counts worth a line."""
+    found = [("late", lineage["late"])] if "late" in lineage else []
+    found += [(f"left out as {reason}", count) for reason, count in lineage["refused"].items()]
+    if lineage["labels"] is not None:
+        found += [("without label", lineage["rows"] - lineage["labels"]["labelled"])]
+    return found

@@ -1,0 +1,257 @@
+"""Where events come from: topics of a cluster (or of the log in memory), or a table.
+
+Either way a history is a run of accepted events, partitions in offset order, and an account of what was left out. From topics it is
+what the workers fold: the same records, decoded by the same decoder, without those that were condemned (`crashes.py`). A table has no
+offsets: its rows are taken in the order of event time, rows of equal time in their own order, as one partition whose offsets are the
+numbers of the rows.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, Self
+
+import numpy as np
+import pyarrow as pa
+
+from headrace.consume.record_reader import RecordReader
+from headrace.crashes import condemned_offsets, rows_at
+from headrace.decode.decoder import Decoder
+from headrace.decode.table_rows import records_of
+from headrace.definition import App
+from headrace.errors import DefinitionError
+from headrace.partitioner import partition_of
+from headrace.paths import span_ms
+from headrace.source import Source
+from headrace.training.tables import Tabular, arrow_table, column, contract_columns, instants_ms
+from headrace.types import EventBatch, Int64s, Position, Reason, RecordBatch, TopicPartition
+from headrace.verify.scope import facts_of
+from headrace.verify.subject import Subject
+
+if TYPE_CHECKING:
+    from headrace.kafka_client import Properties
+    from headrace.memory_log import MemoryLog
+
+AT_ONCE = 16_384
+Told = Callable[[int, int], None]
+"""Hears how many records were taken, of how many."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Account:
+    """What became of the records of a history."""
+
+    records: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    """By reason, those that are no events, and those that were condemned."""
+    incomplete: int = 0
+    """Events that were folded but give no row, as the log does not hold all that their windows reach back to."""
+    offsets: dict[str, dict[int, tuple[int, int]]] = field(default_factory=dict)
+    """By topic and partition: from where up to, not with, where the log was read."""
+
+
+class History(Protocol):
+    """Accepted events in the order in which they are folded."""
+
+    account: Account
+    """Complete when the events were taken."""
+
+    def events(self, fields: Collection[str]) -> Iterator[tuple[EventBatch, int]]:
+        """The events with the columns `fields`, once; with each batch how many at its beginning are incomplete."""
+
+    def partition_of(self, entity: str) -> int:
+        """The partition an entity is in."""
+
+    def whole_from_ms(self, partition: int) -> float:
+        """From which event time on all windows are whole, as far as was read; minus infinity where the history has its beginning."""
+
+
+class Topics:
+    """The topics of an app, to be read as a `read_committed` reader sees them: `hr.Topics.on({"bootstrap.servers": "..."})`."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+
+    @classmethod
+    def on(cls, properties: Properties) -> Self:
+        """On a Kafka cluster, by librdkafka's properties."""
+        from headrace.consume.kafka_reader import Isolation, KafkaReader  # noqa: PLC0415 - tables need no Kafka client
+
+        def written_end(partition: TopicPartition) -> int:
+            with closing(KafkaReader(properties, isolation=Isolation.UNCOMMITTED)) as reader:
+                return reader.log_range(partition).end
+
+        return cls(_subject(lambda: KafkaReader(properties), written_end))
+
+    @classmethod
+    def of(cls, log: MemoryLog) -> Self:
+        """On the log in memory, for example that of `headrace.testing.Driver`."""
+        from headrace.memory_log import MemoryReader  # noqa: PLC0415 - a cluster needs no log in memory
+
+        return cls(_subject(lambda: MemoryReader(log), log.end_offset))
+
+
+def _subject(reader: Callable[[], RecordReader], written_end: Callable[[TopicPartition], int]) -> Subject:
+    def committed(_: TopicPartition) -> Position | None:
+        return None
+
+    return Subject(
+        reader=reader,
+        written_end=written_end,
+        committed=committed,
+        topic_id=lambda _: "",
+        store=None,
+        now_ms=lambda: time.monotonic_ns() // 1_000_000,
+        pause=lambda ms: time.sleep(ms / 1_000),
+    )
+
+
+@dataclass(slots=True)
+class TopicHistory:
+    """A source topic, from the oldest record that is kept to the last stable one."""
+
+    app: App
+    source: Source
+    topics: Topics
+    told: Told = lambda _, __: None
+    account: Account = field(default_factory=Account)
+    _partitions: int = 0
+    _cut: frozenset[int] = frozenset()
+    """The partitions whose logs have lost their beginning."""
+    _whole_from_ms: dict[int, int] = field(default_factory=dict)
+    """From which record time on these are whole."""
+    _whole: set[int] = field(default_factory=set)
+    """Those that have come so far."""
+
+    def events(self, fields: Collection[str]) -> Iterator[tuple[EventBatch, int]]:
+        """As `History` says."""
+        left_out = condemned_offsets(facts_of(self.app, self.topics.subject))
+        decoder = Decoder(self.source, fields=fields)
+        with closing(self.topics.subject.reader()) as reader:
+            ranges = {partition: reader.log_range(partition) for partition in reader.partitions(self.source.topic)}
+            self._partitions = len(ranges)
+            self._cut = frozenset(name.partition for name, found in ranges.items() if found.start)
+            self.account.offsets[self.source.topic] = {name.partition: (found.start, found.end) for name, found in sorted(ranges.items())}
+            of = sum(found.end - found.start for found in ranges.values())
+            starts, ends = {name: found.start for name, found in ranges.items()}, {name: found.end for name, found in ranges.items()}
+            for batch in reader.batches(starts, ends):
+                self.account.records += len(batch)
+                condemned = rows_at(batch, left_out)
+                self.account.refused[Reason.CRASH_LOOP] += int(condemned.sum())
+                decoded = decoder.decode(batch.select(np.flatnonzero(~condemned)) if condemned.any() else batch)
+                self.account.refused.update(letter.reason for letter in decoded.refused)
+                yield from self._marked(decoded.events)
+                self.told(self.account.records, of)
+
+    def partition_of(self, entity: str) -> int:
+        """By murmur2, as look-ups find it."""
+        return partition_of(entity.encode(), self._partitions or self._count())
+
+    def _count(self) -> int:
+        with closing(self.topics.subject.reader()) as reader:
+            self._partitions = len(reader.partitions(self.source.topic))
+        return self._partitions
+
+    def whole_from_ms(self, partition: int) -> float:
+        """By the rule of a rebuild: what lies a lateness, a window and a pane behind the oldest record cannot be seen any more."""
+        if partition not in self._cut:
+            return -math.inf
+        ahead_ms = 0 if self.source.historical else self.source.max_ahead_ms
+        return self._whole_from_ms.get(partition, math.inf) + ahead_ms
+
+    def _marked(self, events: EventBatch) -> Iterator[tuple[EventBatch, int]]:
+        """The events, and how many of them are incomplete."""
+        if self._cut <= self._whole:
+            yield events, 0
+            return
+        # One partition after another, so that what is incomplete is a stretch at the beginning.
+        numbers = events.records.partitions[events.rows]
+        for number in np.unique(numbers).tolist():
+            mine = np.flatnonzero(numbers == number)
+            count = self._incomplete(events, mine, number) if number in self._cut - self._whole else 0
+            self.account.incomplete += count
+            yield _events_at(events, mine), count
+
+    def _incomplete(self, events: EventBatch, mine: Int64s, number: int) -> int:
+        """How many of the next events of a partition come before all windows are whole."""
+        views = self.app.views_of(self.source)
+        if self.source.historical:
+            clock_ms = events.event_times_ms[mine]
+            span = self.source.lateness_ms + max(view.longest_window_ms + view.longest_pane_ms for view in views)
+        else:
+            clock_ms = events.records.timestamps_ms[events.rows[mine]]
+            span = span_ms(self.source, views) or 0
+        whole_ms = self._whole_from_ms.setdefault(number, int(clock_ms[0]) + span)
+        complete = clock_ms >= whole_ms
+        if not complete.any():
+            return len(mine)
+        self._whole.add(number)
+        return int(np.argmax(complete))
+
+
+def _events_at(events: EventBatch, places: Int64s) -> EventBatch:
+    return EventBatch(
+        records=events.records,
+        rows=events.rows[places],
+        entities=[events.entities[place] for place in places.tolist()],
+        event_times_ms=events.event_times_ms[places],
+        columns={name: values[places] for name, values in events.columns.items()},
+    )
+
+
+class TableHistory:
+    """The rows of a table, in the order of event time."""
+
+    def __init__(self, source: Source, given: Tabular, *, told: Told = lambda _, __: None, more: Collection[str] = ()) -> None:
+        """`more`: columns that are wanted beside those of the contract."""
+        of = f"events of {source!r}"
+        self.account = Account()
+        self.table: pa.Table = arrow_table(given, source.contract, of=of, only={field.name for field in source.contract} | set(more))
+        self._source, self._told = source, told
+        self._columns = contract_columns(self.table, source.contract, of=of)
+        times_ms, known = instants_ms(column(self.table, source.time), of=f"{of}: column {source.time!r}")
+        # Rows without a time are refused anyway.
+        self._order = np.argsort(np.where(known, times_ms, 0), kind="stable")
+
+    def events(self, fields: Collection[str]) -> Iterator[tuple[EventBatch, int]]:
+        """As `History` says; offsets are the numbers of the rows in the table, from 0 on."""
+        decoder = Decoder(self._source, fields=fields)
+        count = len(self._order)
+        self.account.offsets["rows"] = {0: (0, count)}
+        for begin in range(0, count, AT_ONCE):
+            batch = self._records(begin)
+            decoded = decoder.decode(batch)
+            self.account.records += len(batch)
+            self.account.refused.update(letter.reason for letter in decoded.refused)
+            yield decoded.events, 0
+            self._told(self.account.records, count)
+
+    def partition_of(self, _: str) -> int:
+        """There is one."""
+        return 0
+
+    def whole_from_ms(self, _: int) -> float:
+        """A table is all there is."""
+        return -math.inf
+
+    def _records(self, begin: int) -> RecordBatch:
+        places = self._order[begin : begin + AT_ONCE]
+        numbers = places.tolist()
+        columns = {name: [values[number] for number in numbers] for name, values in self._columns.items()}
+        return records_of(self._source, columns, np.zeros(len(places), dtype=np.int32), places)
+
+
+def history_of(
+    app: App | None, source: Source, events: object, *, told: Told = lambda _, __: None, more: Collection[str] = ()
+) -> TopicHistory | TableHistory:
+    """The history that was given. Raises `DefinitionError`."""
+    if isinstance(events, Topics):
+        if app is None:
+            raise DefinitionError("training_frame(pipeline, events=topics): give the app; its facts say which records no fold takes")
+        return TopicHistory(app, source, events, told)
+    return TableHistory(source, events, told=told, more=more)
