@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from headrace.expression import Expression, col
     from headrace.features.aggregation import count, last, max, mean, min, seconds_since_last, share, std, sum  # noqa: A004 - as in aggregation
     from headrace.features.view import FeatureView
+    from headrace.lookup import Features
     from headrace.source import Event, EventTime, Outcomes, Source
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "EventTime",
     "Expression",
     "FeatureView",
+    "Features",
     "HeadraceError",
     "Outcomes",
     "Pipeline",
@@ -50,6 +52,7 @@ _HOMES = {
     "headrace.expression": ("Expression", "col"),
     "headrace.features.aggregation": ("count", "last", "max", "mean", "min", "seconds_since_last", "share", "std", "sum"),
     "headrace.features.view": ("FeatureView",),
+    "headrace.lookup": ("Features",),
     "headrace.source": ("Event", "EventTime", "Outcomes", "Source"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
