@@ -213,8 +213,9 @@ class FeatureLookups:
 class Features(FeatureLookups):
     """The features of an app's entities, looked up in its Redis. May be called from several threads; connects when first asked.
 
-    For `url`, `username` and `password` see `headrace config show`; one node of a cluster is enough. The user needs
-    `-@all +@read -@dangerous +multi +exec +ping %R~hr:*`, and `+watch` to be answered by a server that is out of memory.
+    URL, credentials and TLS are those of `headrace config show`; one node of a cluster is enough, and so is a replica. A user who only
+    looks up needs `-@all +@read -@dangerous +watch +multi +exec +ping %R~hr:*`. Not to be used in a process that was forked after its
+    first look-up.
     """
 
     def __init__(

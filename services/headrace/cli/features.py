@@ -80,7 +80,7 @@ def opened(definition: App, settings: Settings) -> Features:
 
 def ms_of(text: str) -> int:
     """Milliseconds of an instant as people write it."""
-    if text.isdecimal():
+    if text.isascii() and text.isdigit():
         return int(text)
     try:
         found = datetime.fromisoformat(text)

@@ -36,6 +36,8 @@ Reply: TypeAlias = Any
 _SLOTS = 16_384
 RIGHTS = "-@all +@read +@write -@dangerous +eval +evalsha +watch +unwatch +multi +exec +ping +info ~hr:*"
 """What a worker's user must be allowed; no more."""
+LOOKUP_RIGHTS = "-@all +@read -@dangerous +watch +multi +exec +ping %R~hr:*"
+"""What a user must be allowed who only looks features up."""
 
 _REDIRECTS = 5
 _SEGMENT_BYTES = 262_144

@@ -41,7 +41,19 @@ from itertools import repeat
 from redis import exceptions
 
 from headrace.errors import StoreRefused, TransientError
-from headrace.features.redis_connection import HEADS, LINE_END, NEXT_HEADS, Buffer, Conversation, Question, RedisServer, Reply, Tls, packed
+from headrace.features.redis_connection import (
+    HEADS,
+    LINE_END,
+    LOOKUP_RIGHTS,
+    NEXT_HEADS,
+    Buffer,
+    Conversation,
+    Question,
+    RedisServer,
+    Reply,
+    Tls,
+    packed,
+)
 from headrace.features.state_store import ApplyResult, Claim, Looked, aside, one_owner, one_topic_id
 from headrace.types import PartitionWrite, StatesPage, StoredStates, TopicPartition, ViewHead, ViewWrite
 
@@ -165,10 +177,13 @@ class RedisStore:
         questions += [_look(_tag(self._app, name), view, keys[name.partition]) for name in names]
         try:
             (count,), *found = self._server.ask(questions)
-        except TransientError as away:
-            if not isinstance(away.__cause__, exceptions.OutOfMemoryError):
-                raise
-            return self._look_when_full(topic, view, keys)
+        except (TransientError, StoreRefused) as error:
+            if isinstance(error.__cause__, exceptions.OutOfMemoryError):
+                return self._look_when_full(topic, view, keys)
+            if isinstance(error.__cause__, exceptions.NoPermissionError):
+                text = f"Redis at {self._server.address} lets our user look nothing up; run `ACL SETUSER <user> {LOOKUP_RIGHTS}` there"
+                raise StoreRefused(text) from error
+            raise
         heads: dict[int, ViewHead] = {}
         states: dict[int, Sequence[bytes | None]] = {}
         for name, (*_, done) in zip(names, found, strict=True):
