@@ -10,7 +10,7 @@ DEMO   := .venv-demo
 RUN    := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-faults test-release bench bench-recovery bench-verify stack stack-down lock
+.PHONY: help demo check test test-faults test-release bench bench-lookup bench-recovery bench-verify stack stack-down lock
 
 help: ## Say what there is
 	@echo "make ...       (ARGS='...' is handed on to the command)"
@@ -42,6 +42,9 @@ test-release: $(VENV)/ready ## What is done before a release: the longest repeat
 bench: $(VENV)/ready ## Measure against the raw client loops, in one run; writes build/bench.json
 	$(RUN) headrace stack fetch
 	PYTHONPATH=. $(RUN) tests.bench $(ARGS)
+
+bench-lookup: $(VENV)/ready ## Measure look-ups beside Feast's, on one Redis; writes build/lookup.json
+	PYTHONPATH=. $(RUN) tests.bench.lookup $(ARGS)
 
 bench-recovery: $(VENV)/ready ## Measure how long a death is felt and how fast state comes back; writes build/recovery.json
 	$(RUN) headrace stack fetch
