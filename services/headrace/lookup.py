@@ -21,6 +21,7 @@ cluster the node that keeps the numbers of partitions is asked in every look-up.
 from __future__ import annotations
 
 import difflib
+import operator
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +39,7 @@ from headrace.features.redis_connection import Tls
 from headrace.features.redis_store import RedisStore
 from headrace.features.state_store import Looked, LookupStore
 from headrace.features.view import FeatureView
+from headrace.features.warm_up import warm_up as compile_fold
 from headrace.partitioner import Partitioner
 from headrace.types import TopicPartition, ViewHead
 
@@ -120,19 +122,17 @@ class FeatureLookups:
     def get_many(self, view: str, entities: Sequence[str], as_of_ms: int | None = None) -> list[EntityFeatures]:
         """The features of several entities, in their order, as `get` gives them; all or, where one is refused, none."""
         reader = self._reader(view)
-        if as_of_ms is not None:
-            _check_instant(as_of_ms)
+        instant_ms = None if as_of_ms is None else _instant(as_of_ms)
         keys = [_key(entity) for entity in entities]
         found: list[EntityFeatures] = []
         for begin in range(0, len(keys), AT_ONCE):
-            found += self._some(reader, entities[begin : begin + AT_ONCE], keys[begin : begin + AT_ONCE], as_of_ms)
+            found += self._some(reader, entities[begin : begin + AT_ONCE], keys[begin : begin + AT_ONCE], instant_ms)
         return found
 
     def warm_up(self) -> None:
         """Connect, and load the compiled fold (a second or so, the first time on a machine several), so that no look-up waits for it."""
+        compile_fold()
         for reader in self._readers.values():
-            with self._lock:
-                reader.vectors([None], EARLIEST_MS)
             self._store.look(reader.view.source.topic, reader.view.fp, {})
 
     def close(self) -> None:
@@ -250,9 +250,15 @@ def _key(entity: str) -> bytes:
     return key
 
 
-def _check_instant(as_of_ms: int) -> None:
-    if type(as_of_ms) is not int or not EARLIEST_MS <= as_of_ms <= LATEST_MS:
+def _instant(as_of_ms: int) -> int:
+    """The instant, of Python's or numpy's integers; raises `LookupRefused` for what is none."""
+    try:
+        instant_ms = operator.index(as_of_ms)
+    except TypeError:
+        instant_ms = -1
+    if isinstance(as_of_ms, bool) or not EARLIEST_MS <= instant_ms <= LATEST_MS:
         raise LookupRefused(f"as_of_ms={as_of_ms!r} is no instant; write milliseconds UTC between the years 2000 and 2100")
+    return instant_ms
 
 
 def _from_ms(view: FeatureView, head: ViewHead, as_of_ms: int | None, now_ms: int) -> int:

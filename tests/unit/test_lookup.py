@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -172,9 +173,12 @@ def test_a_historical_source() -> None:
 
 @pytest.mark.parametrize("instant", [-1, 0, 10**20, 1_700_000_000, True, 1.7e12, "now"])
 def test_what_is_no_instant(instant: object) -> None:
-    """Seconds, floats, flags and texts are refused."""
+    """Seconds, floats, flags and texts are refused; an integer of numpy's is an integer."""
     with pytest.raises(LookupRefused, match="is no instant; write milliseconds UTC"):
         Cards().features.get("spending", "a", instant)  # type: ignore[arg-type]
+    cards = Cards()
+    cards.driver.run()
+    assert cards.features.get("spending", "a", np.int64(NOON_MS)).as_of_ms == NOON_MS  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("entity", ["", "x" * 257, "é" * 129])

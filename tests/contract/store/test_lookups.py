@@ -78,11 +78,10 @@ def test_the_public_client(redis: RedisServer, cards: Cards, unique_name: str) -
     """`hr.Features` needs the URL and the app; its clock is the machine's."""
     app = app_over(name=unique_name)
     features = hr.Features(redis.url, app=app)
-    with pytest.raises(LookupRefused, match=f"no worker of app '{unique_name}' has served it there"):
-        features.warm_up()
-    store = features._store
-    copy(cards, cast("StateStore", store))
     features.warm_up()
+    with pytest.raises(LookupRefused, match=f"no worker of app '{unique_name}' has served it there"):
+        features.get("spending", KNOWN[3])
+    copy(cards, cast("StateStore", features._store))
     found = features.get("spending", KNOWN[3])
     assert found.known
     assert found.as_of_ms > AS_OF_MS
