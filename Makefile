@@ -10,7 +10,7 @@ DEMO   := .venv-demo
 RUN    := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-faults test-release bench bench-fold bench-recovery bench-verify stack stack-down lock bench-training
+.PHONY: help demo check test test-faults test-release bench bench-fold bench-recovery bench-verify stack stack-down lock bench-training bench-lookup
 
 help: ## Say what there is
 	@echo "make ...       (ARGS='...' is handed on to the command)"
@@ -45,6 +45,8 @@ bench: $(VENV)/ready ## Measure against the raw client loops, in one run; writes
 
 bench-fold: $(VENV)/ready ## Measure what a feature costs, by kind, number of entities and window; no server
 	PYTHONPATH=. $(RUN) tests.bench.fold $(ARGS)
+bench-lookup: $(VENV)/ready ## Measure look-ups beside Feast's, on one Redis; writes build/lookup.json
+	PYTHONPATH=. $(RUN) tests.bench.lookup $(ARGS)
 
 bench-recovery: $(VENV)/ready ## Measure how long a death is felt and how fast state comes back; writes build/recovery.json
 	$(RUN) headrace stack fetch

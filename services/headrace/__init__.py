@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         var,
         z_score,
     )
+    from headrace.lookup import Features
     from headrace.source import Event, EventTime, Outcomes, Source
     from headrace.training import Topics, TrainingFrame, training_frame
 
@@ -53,6 +54,7 @@ __all__ = [
     "EventTime",
     "Expression",
     "FeatureView",
+    "Features",
     "HeadraceError",
     "Outcomes",
     "Pipeline",
@@ -127,6 +129,7 @@ _HOMES = {
         "var",
         "z_score",
     ),
+    "headrace.lookup": ("Features",),
     "headrace.source": ("Event", "EventTime", "Outcomes", "Source"),
     "headrace.training": ("Topics", "TrainingFrame", "training_frame"),
 }

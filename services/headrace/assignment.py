@@ -267,11 +267,16 @@ class Assignment:
         self._source.start_at(name, plan.start)
 
     def _claim(self, name: TopicPartition, owner: bytes) -> tuple[Plan, Begun]:
-        """Runs in the executor: claim, then ask, then decide; drops what must be rebuilt, and looks who died here before."""
+        """Runs in the executor: claim, then ask, then decide; drops what must be rebuilt, and looks who died here before.
+
+        The number of partitions is written down with every claim, so look-ups know it again as soon as anything is kept in a store that was
+        emptied, and hear of partitions that were added.
+        """
         self._insist_on(name, owner)
         claim = self._store.claim(name, self.path.views(name.topic), owner)
         committed = self._source.committed(name)
         topic_id = self._source.topic_id(name.topic)
+        self._store.set_partitions(name.topic, self._source.partitions(name.topic))
         found = Found(
             partition=name,
             heads=claim.heads,

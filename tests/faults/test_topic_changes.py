@@ -88,6 +88,7 @@ def test_partitions_added(trial: Make) -> None:
     run.start(0)
     run.wait_drained()
     assert run.ends()[added] > 0
+    assert run._store.look(run.source, "any view", {}).partitions == 3, "look-ups hear of it by themselves"
     run.stop_workers()
     # Keys have moved to the new partition, so that there is no order left between theirs; each source partition has its own.
     assert run.verified().violations == []

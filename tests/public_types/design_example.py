@@ -73,6 +73,10 @@ assert_type(origin_activity.feature_names, tuple[str, ...])
 assert_type(origin_activity.fingerprint, str)
 assert_type(app.sources, tuple[hr.Source, ...])
 
+features = hr.Features("redis://127.0.0.1:6379/0", app=app)
+assert_type(features.get("origin_activity", "JFK").values["count_1h"], float)
+assert_type(features.get_many("origin_activity", ["JFK", "LGA"], as_of_ms=0)[0].staleness_ms, int | None)
+
 # What a type checker must refuse; `warn_unused_ignores` makes each line an error once it no longer is one.
 hr.Topic("flights")  # type: ignore[attr-defined]
 hr.mean("dep_delay")  # type: ignore[call-arg]
@@ -83,4 +87,6 @@ hr.hour("departed_at")  # type: ignore[call-arg]
 hr.hashed("carrier", buckets="64")  # type: ignore[arg-type]
 hr.Source("flights", dict, key="origin", time="departed_at")  # type: ignore[arg-type]
 hr.FeatureView("v", entity="origin", source=departures, features=["count"])  # type: ignore[list-item]
+hr.Features("redis://127.0.0.1:6379/0")  # type: ignore[call-arg]
+features.get("origin_activity", b"JFK")  # type: ignore[arg-type]
 hr.col("carrier") + "UA"  # type: ignore[operator]

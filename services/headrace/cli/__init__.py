@@ -24,6 +24,7 @@ COMMANDS = {
     "plan": ("plan", "Show what an app needs that is not there yet."),
     "apply": ("apply", "Make the topics of an app and commit its starting offsets."),
     "run": ("run", "Run a worker."),
+    "features": ("features", "The features of an app: look them up, list, document, export them."),
     "state": ("state", "The online state of an app: verify, rebuild, snapshot, restore."),
     "verify": ("verify", "Check what was promised on your own topics."),
     "training-set": ("training_set", "Make the rows a model is trained on, from topics or files."),

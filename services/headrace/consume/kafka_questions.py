@@ -34,6 +34,7 @@ class KafkaQuestions:
         self._group = group
         self._coordinator = coordinator
         self._patience_s = STABLE_S
+        self._partitions: dict[str, int] = {}
 
     def committed(self, partition: TopicPartition) -> Position | None:
         """The stable committed position. Raises `UnstableOffsets` when there is none yet."""
@@ -79,7 +80,15 @@ class KafkaQuestions:
 
     def topic_id(self, topic: str) -> str:
         """The id of a topic."""
-        return str(answer(self.describe([topic])[topic], f"asking for the id of topic {topic}").topic_id)
+        found = answer(self.describe([topic])[topic], f"asking for the id of topic {topic}")
+        self._partitions[topic] = len(found.partitions)
+        return str(found.topic_id)
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions a topic had when its id was asked for last; asks for it where nobody has."""
+        if topic not in self._partitions:
+            self.topic_id(topic)
+        return self._partitions[topic]
 
     def describe(self, topics: Sequence[str]) -> dict[str, Future[TopicDescription]]:
         """Descriptions of topics, to come."""

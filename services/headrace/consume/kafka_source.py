@@ -184,6 +184,10 @@ class KafkaSource:
         self._watch.expect(topic, found)
         return found
 
+    def partitions(self, topic: str) -> int:
+        """How many partitions the topic had when its id was asked for last."""
+        return self._questions.partitions(topic)
+
     def commit(self, offsets: Mapping[TopicPartition, Position], group: GroupMetadata) -> bool:
         """Commit offsets without a transaction, for delivery at least once; False when the group has moved on since `group` was taken."""
         if group != self.membership():

@@ -81,6 +81,9 @@ class RecordSource(Protocol):
     def topic_id(self, topic: str) -> str:
         """The broker's id of the topic: another one under the same name means it was recreated."""
 
+    def partitions(self, topic: str) -> int:
+        """How many partitions the topic had when its id was asked for last."""
+
     def close(self, *, leave: bool) -> None:
         """Stop polling and close; `revoked` is called for what we have. `leave` gives the partitions up at once; without it a static
         member is expected back. Needed: a source that is not closed may keep the process from ending.

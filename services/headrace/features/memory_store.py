@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headrace.errors import TransientError
-from headrace.features.state_store import ApplyResult, Claim, aside, one_owner, one_topic_id
+from headrace.features.state_store import ApplyResult, Claim, Looked, aside, one_owner, one_topic_id
 from headrace.types import PartitionWrite, StatesPage, StoredStates, TopicPartition, ViewHead, ViewWrite
 
 _SLICES = 8
@@ -51,6 +51,7 @@ class Snapshot:
     cells: _Cells
     holders: dict[str, str]
     notes: dict[TopicPartition, bytes]
+    partitions: dict[str, int]
 
 
 class MemoryStore:
@@ -68,6 +69,7 @@ class MemoryStore:
         self._cells: _Cells = {}
         self._holders: dict[str, str] = {}
         self._notes: dict[TopicPartition, bytes] = {}
+        self._partitions: dict[str, int] = {}
         self._lock = threading.Lock()
 
     # The port.
@@ -168,6 +170,22 @@ class MemoryStore:
         self.after("adopt")
         return answer
 
+    def set_partitions(self, topic: str, partitions: int) -> None:
+        """Write down how many partitions a source topic has, over what was there."""
+        self._reachable()
+        self._partitions[topic] = partitions
+
+    def look(self, topic: str, view: str, keys: Mapping[int, Sequence[bytes]]) -> Looked:
+        """The states of some entities in partitions of a topic, with the heads of the same instant."""
+        self._reachable()
+        with self._lock:
+            cells = {number: self._cells.get((TopicPartition(topic, number), view)) or _Cell() for number in keys}
+            return Looked(
+                partitions=self._partitions.get(topic),
+                heads={number: cell.head() for number, cell in cells.items()},
+                states={number: [cell.states.get(key) for key in keys[number]] for number, cell in cells.items()},
+            )
+
     def announce(self, slot: str, identity: str) -> None:
         """Write down who runs a slot, over whoever was there."""
         self._reachable()
@@ -192,7 +210,10 @@ class MemoryStore:
         """Everything held now; later changes do not reach it."""
         with self._lock:
             return Snapshot(
-                cells={key: cell.copy() for key, cell in self._cells.items()}, holders=dict(self._holders), notes=dict(self._notes)
+                cells={key: cell.copy() for key, cell in self._cells.items()},
+                holders=dict(self._holders),
+                notes=dict(self._notes),
+                partitions=dict(self._partitions),
             )
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -201,6 +222,7 @@ class MemoryStore:
             self._cells = {key: cell.copy() for key, cell in snapshot.cells.items()}
             self._holders = dict(snapshot.holders)
             self._notes = dict(snapshot.notes)
+            self._partitions = dict(snapshot.partitions)
 
     def flush(self) -> None:
         """Forget everything: states, offsets, owners."""
@@ -208,6 +230,7 @@ class MemoryStore:
             self._cells = {}
             self._holders = {}
             self._notes = {}
+            self._partitions = {}
 
     def head(self, partition: TopicPartition, view: str) -> ViewHead:
         """Where one view of a partition stands: for tests and `verify`."""

@@ -15,7 +15,7 @@ from headrace.errors import LookupRefused
 from headrace.features.rows import EntityRows
 from headrace.features.tables import Events
 from headrace.features.view import FeatureView
-from headrace.types import Float64s
+from headrace.types import Float64s, Int64s
 
 
 class StateReader:
@@ -35,28 +35,30 @@ class StateReader:
 
     def vectors(self, packed: Sequence[bytes | None], as_of_ms: int) -> Float64s:
         """The features of several entities, [entities, features]; raises as `features` does."""
+        values, seen_ms = self.vectors_from(packed, np.full(len(packed), as_of_ms, dtype=np.int64))
+        newest_ms = int(seen_ms.max(initial=as_of_ms))
+        if newest_ms > as_of_ms:
+            raise LookupRefused(
+                f"{self.view!r} has seen an event at {newest_ms}: it cannot be read as of {as_of_ms}, only as of then or later"
+            )
+        return values
+
+    def vectors_from(self, packed: Sequence[bytes | None], from_ms: Int64s) -> tuple[Float64s, Int64s]:
+        """The features of several entities, [entities, features], and the as-of time of each: `from_ms`, or its newest event where that is
+        later. Raises `StoreRefused` for bytes that are no state of this view.
+        """
         rows = self._table.take(len(packed))
         try:
             held = [(row, one) for row, one in zip(rows, packed, strict=True) if one is not None]
-            self._table.load(0, [row for row, _ in held], [one for _, one in held])
-            newest_ms = int(self._table.rows.newest_ms[rows, 0].max(initial=as_of_ms))
-            if newest_ms > as_of_ms:
-                raise LookupRefused(
-                    f"{self.view!r} has seen an event at {newest_ms}: it cannot be read as of {as_of_ms}, only as of then or later"
-                )
-            return self._values(rows, as_of_ms)
+            if held:
+                self._table.load(0, [row for row, _ in held], [one for _, one in held])
+            nothing = Events(
+                rows=np.array(rows, dtype=np.int64),
+                times_ms=from_ms,
+                horizons_ms=from_ms,
+                takes=np.zeros((len(rows), 1), dtype=np.bool_),
+                given=np.full((len(rows), len(self._table.streams)), np.nan),
+            )
+            return self._table.fold(nothing)
         finally:
             self._table.release(rows)
-
-    def _values(self, rows: Sequence[int], as_of_ms: int) -> Float64s:
-        count = len(rows)
-        times_ms = np.full(count, as_of_ms, dtype=np.int64)
-        nothing = Events(
-            rows=np.array(rows, dtype=np.int64),
-            times_ms=times_ms,
-            horizons_ms=times_ms,
-            takes=np.zeros((count, 1), dtype=np.bool_),
-            given=np.full((count, len(self._table.streams)), np.nan),
-        )
-        values, _ = self._table.fold(nothing)
-        return values

@@ -15,7 +15,8 @@ from __future__ import annotations
 import binascii
 import os
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -35,6 +36,8 @@ Reply: TypeAlias = Any
 _SLOTS = 16_384
 RIGHTS = "-@all +@read +@write -@dangerous +eval +evalsha +watch +unwatch +multi +exec +ping +info ~hr:*"
 """What a worker's user must be allowed; no more."""
+LOOKUP_RIGHTS = "-@all +@read -@dangerous +watch +multi +exec +ping %R~hr:*"
+"""What a user must be allowed who only looks features up."""
 
 _REDIRECTS = 5
 _SEGMENT_BYTES = 262_144
@@ -137,6 +140,15 @@ def _certificate_error(error: BaseException | None) -> str | None:
     return None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """Packed commands about keys of one hash tag that only read, and how many replies they get."""
+
+    tag: bytes
+    replies: int
+    buffer: bytes
+
+
 class Conversation:
     """One connection while a conversation lasts. Packed commands go out together; replies come back in order."""
 
@@ -183,10 +195,7 @@ class Conversation:
         """Run packed commands as one MULTI; None when a watched key has changed, so that nothing was done."""
         self.send([packed(b"MULTI"), *buffers, packed(b"EXEC")])
         done = self.replies(commands + 2)[-1]
-        for reply in done or ():
-            if isinstance(reply, Exception):
-                raise reply
-        return None if done is None else list(done)
+        return None if done is None else _done(done)
 
     def unchanged(self, keys: Sequence[bytes], commands: int, buffers: Sequence[Buffer]) -> list[Reply] | None:
         """Run packed commands that only read; None when one of `keys` changed meanwhile, so that the replies may not fit together.
@@ -233,14 +242,42 @@ class RedisServer:
         for _ in range(_REDIRECTS):
             address = self._routes.get(slot, self.address)
             try:
-                return self._once(address, conversation)
+                with self._borrowed(address) as one:
+                    return conversation(one)
             except exceptions.MovedError as moved:
-                self._routes[slot] = f"{moved.host or address.rpartition(':')[0]}:{moved.port}"
+                self._learn(slot, moved, address)
             except (exceptions.RedisError, OSError) as error:
-                # What was learned may be out of date: the next call asks at the start again.
-                self._routes = {known: where for known, where in list(self._routes.items()) if where != address}
-                raise meaning(error, address) from error
-        raise TransientError(f"the cluster of Redis at {self.address} sends us from node to node; it is moving its slots")
+                raise self._lost(address, error) from error
+        raise self._restless()
+
+    def ask(self, questions: Sequence[Question]) -> list[list[Reply]]:
+        """The replies to each question, all asked at once: one buffer a node, sent to all nodes before any answer is waited for.
+
+        What a node sends away (MOVED) is asked again of the right one, the rest is not. Raises as `converse` does.
+        """
+        found: dict[int, list[Reply]] = {}
+        slots = [binascii.crc_hqx(question.tag, 0) % _SLOTS for question in questions]
+        for _ in range(_REDIRECTS):
+            nodes: dict[str, list[int]] = {}
+            for number, slot in enumerate(slots):
+                if number not in found:
+                    nodes.setdefault(self._routes.get(slot, self.address), []).append(number)
+            with ExitStack() as opened:
+                conversations = {}
+                for address, numbers in nodes.items():
+                    with self._meaning(address):
+                        one = conversations[address] = opened.enter_context(self._borrowed(address))
+                        one.send([questions[number].buffer for number in numbers])
+                for address, numbers in nodes.items():
+                    for number in numbers:
+                        try:
+                            with self._meaning(address):
+                                found[number] = _checked(conversations[address].replies(questions[number].replies))
+                        except exceptions.MovedError as moved:
+                            self._learn(slots[number], moved, address)
+            if len(found) == len(questions):
+                return [found[number] for number in range(len(questions))]
+        raise self._restless()
 
     def close(self) -> None:
         """Close all connections that are not in use."""
@@ -248,7 +285,31 @@ class RedisServer:
             while idle:
                 idle.pop().disconnect()
 
-    def _once(self, address: str, conversation: Callable[[Conversation], Answer]) -> Answer:
+    @contextmanager
+    def _meaning(self, address: str) -> Iterator[None]:
+        """Let errors mean what they mean for us, MOVED excepted."""
+        try:
+            yield
+        except exceptions.MovedError:
+            raise
+        except (exceptions.RedisError, OSError) as error:
+            raise self._lost(address, error) from error
+
+    def _learn(self, slot: int, moved: exceptions.MovedError, address: str) -> None:
+        """A node has named the one that has a slot now."""
+        self._routes[slot] = f"{moved.host or address.rpartition(':')[0]}:{moved.port}"
+
+    def _lost(self, address: str, error: Exception) -> HeadraceError:
+        """What was learned may be out of date: the next call asks at the start again."""
+        self._routes = {known: where for known, where in list(self._routes.items()) if where != address}
+        return meaning(error, address)
+
+    def _restless(self) -> TransientError:
+        return TransientError(f"the cluster of Redis at {self.address} sends us from node to node; it is moving its slots")
+
+    @contextmanager
+    def _borrowed(self, address: str) -> Iterator[Conversation]:
+        """A connection while a conversation lasts; closed when that fails, else kept for the next one."""
         idle = self._idle.setdefault(address, [])
         try:
             connection = idle.pop()  # atomic: no other thread gets it
@@ -258,12 +319,11 @@ class RedisServer:
             if connection.is_connected and _stale(connection):
                 connection.disconnect()
             connection.connect()
-            answer = conversation(Conversation(connection))
+            yield Conversation(connection)
         except BaseException:
             connection.disconnect()
             raise
         idle.append(connection)
-        return answer
 
     def _connection(self, address: str) -> AbstractConnection:
         options = dict(self._options)
@@ -271,6 +331,21 @@ class RedisServer:
             host, _, port = address.rpartition(":")
             options |= {"host": host, "port": int(port)}
         return self._connection_class(**options)
+
+
+def _done(replies: Sequence[Reply]) -> list[Reply]:
+    """What the commands of a transaction gave; raises the first that is an error."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return list(replies)
+
+
+def _checked(replies: list[Reply]) -> list[Reply]:
+    """The replies to a question, those inside of a transaction looked at too."""
+    if isinstance(replies[-1], list):
+        _done(replies[-1])
+    return replies
 
 
 def _stale(connection: AbstractConnection) -> bool:

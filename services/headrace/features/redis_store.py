@@ -11,12 +11,17 @@ on a cluster too:
     hr:{<app>.<topic>.<partition>}:<view>:s      entity key -> packed state
     hr:{<app>.<topic>.<partition>}:note          what the owner notes for the next one (`crashes.py`)
     hr:{<app>}:slot:<slot>                       who runs a slot
+    hr:{<app>}:partitions                        hash: source topic -> how many partitions it has
 
 `apply` is WATCH, HMGET of owner and offset, then MULTI: HSET in blocks, HDEL, the new offset, EXEC. Whoever claims or writes in
 between touches `m`, so EXEC does nothing. Measured on 4,096 states of 400 bytes, that costs the server half of what a script with
 the same check costs (1.0 against 2.0 us a state: a script turns every argument into a Lua string and back). `read` is HMGETs between
 WATCH and an empty MULTI that says whether `m` was touched meanwhile: as cheap, and a server that is out of memory still answers, which
 refuses even reads inside of MULTI. `claim`, `reset`, `note` and `adopt` are rare and are scripts (redis_store.lua).
+
+`look` is what look-ups ask: one MULTI a partition (state and `off`, `wm` together), and how many partitions the topic has beside, all in
+one round trip, in a cluster one a node and all nodes at once. `claim` writes the number down, so it is there again after a FLUSHALL
+before any state is, and follows added partitions; the answer of each look-up says whether the number it was asked by is still right.
 
 A transaction that a dead client left half sent is dropped by the server; in an AOF that was cut it is dropped by the reader. So
 offset and states of all views of a partition always agree.
@@ -36,8 +41,20 @@ from itertools import repeat
 from redis import exceptions
 
 from headrace.errors import StoreRefused, TransientError
-from headrace.features.redis_connection import HEADS, LINE_END, NEXT_HEADS, Buffer, Conversation, RedisServer, Reply, Tls, packed
-from headrace.features.state_store import ApplyResult, Claim, aside, one_owner, one_topic_id
+from headrace.features.redis_connection import (
+    HEADS,
+    LINE_END,
+    LOOKUP_RIGHTS,
+    NEXT_HEADS,
+    Buffer,
+    Conversation,
+    Question,
+    RedisServer,
+    Reply,
+    Tls,
+    packed,
+)
+from headrace.features.state_store import ApplyResult, Claim, Looked, aside, one_owner, one_topic_id
 from headrace.types import PartitionWrite, StatesPage, StoredStates, TopicPartition, ViewHead, ViewWrite
 
 LAYOUT = b"1"
@@ -74,10 +91,7 @@ class RedisStore:
         command = ("claim", [_note(tag), *(_meta(tag, view) for view in views)], [owner, LAYOUT])
         taken, answer = self._server.converse(tag, lambda conversation: _script(conversation, *command))
         if not taken:
-            raise StoreRefused(
-                f"the state of {partition.topic} [{partition.partition}] in Redis has layout {answer.decode()}, this version knows "
-                f"{LAYOUT.decode()}: run the version of headrace that wrote it, or delete the keys of the app to rebuild its state"
-            )
+            raise _other_layout(partition, answer)
         note, *found = answer
         return Claim(
             heads={view: _head(offset, watermark) for view, (offset, watermark, _) in zip(views, found, strict=True)},
@@ -150,6 +164,36 @@ class RedisStore:
         done = self._server.converse(tag, lambda conversation: _script(conversation, "adopt", keys, words))
         return (ApplyResult.FENCED, ApplyResult.OK, ApplyResult.BEHIND)[done]
 
+    def set_partitions(self, topic: str, partitions: int) -> None:
+        """Write down how many partitions a source topic has, over what was there."""
+        tag, key = self._counts()
+        self._server.converse(tag, partial(Conversation.one, command=packed(b"HSET", key, topic.encode(), b"%d" % partitions)))
+
+    def look(self, topic: str, view: str, keys: Mapping[int, Sequence[bytes]]) -> Looked:
+        """The states of some entities in partitions of a topic, with the heads of the same instant, in one round trip."""
+        tag, counts = self._counts()
+        names = [TopicPartition(topic, number) for number in keys]
+        questions = [Question(tag=tag, replies=1, buffer=packed(b"HGET", counts, topic.encode()))]
+        questions += [_look(_tag(self._app, name), view, keys[name.partition]) for name in names]
+        try:
+            (count,), *found = self._server.ask(questions)
+        except (TransientError, StoreRefused) as error:
+            if isinstance(error.__cause__, exceptions.OutOfMemoryError):
+                return self._look_when_full(topic, view, keys)
+            if isinstance(error.__cause__, exceptions.NoPermissionError):
+                text = f"Redis at {self._server.address} lets our user look nothing up; run `ACL SETUSER <user> {LOOKUP_RIGHTS}` there"
+                raise StoreRefused(text) from error
+            raise
+        heads: dict[int, ViewHead] = {}
+        states: dict[int, Sequence[bytes | None]] = {}
+        for name, (*_, done) in zip(names, found, strict=True):
+            (offset, watermark, layout), *some = done
+            if layout not in (None, LAYOUT):
+                raise _other_layout(name, layout)
+            heads[name.partition] = _head(offset, watermark)
+            states[name.partition] = some[0] if some else []
+        return Looked(partitions=None if count is None else int(count), heads=heads, states=states)
+
     def announce(self, slot: str, identity: str) -> None:
         """Write down who runs a slot, over whoever was there."""
         self._about_slot(slot, b"SET", identity.encode())
@@ -186,6 +230,22 @@ class RedisStore:
             if not cursor:
                 return found
 
+    def _look_when_full(self, topic: str, view: str, keys: Mapping[int, Sequence[bytes]]) -> Looked:
+        """The same of a server that is out of memory: it queues nothing in a MULTI, not even a read, but reads under WATCH."""
+        tag, counts = self._counts()
+        count = self._server.converse(tag, partial(Conversation.one, command=packed(b"HGET", counts, topic.encode())))
+        found = {number: self.read(TopicPartition(topic, number), [view], some) for number, some in keys.items()}
+        return Looked(
+            partitions=None if count is None else int(count),
+            heads={number: one.heads[view] for number, one in found.items()},
+            states={number: one.states[view] for number, one in found.items()},
+        )
+
+    def _counts(self) -> tuple[bytes, bytes]:
+        """Tag and key of the numbers of partitions."""
+        tag = _plain(self._app).encode()
+        return tag, b"hr:{%b}:partitions" % tag
+
     def _about_slot(self, slot: str, verb: bytes, *words: bytes) -> Reply:
         tag = _plain(self._app).encode()
         command = packed(verb, b"hr:{%b}:slot:%b" % (tag, slot.encode()), *words)
@@ -220,6 +280,21 @@ def _note(tag: bytes) -> bytes:
 
 def _head(offset: bytes | None, watermark: bytes | None) -> ViewHead:
     return ViewHead(offset=None if offset is None else int(offset), watermark_ms=None if watermark is None else int(watermark))
+
+
+def _other_layout(partition: TopicPartition, found: bytes) -> StoreRefused:
+    return StoreRefused(
+        f"the state of {partition.topic} [{partition.partition}] in Redis has layout {found.decode()}, this version knows "
+        f"{LAYOUT.decode()}: run the version of headrace that wrote it, or delete the keys of the app to rebuild its state"
+    )
+
+
+def _look(tag: bytes, view: str, keys: Sequence[bytes]) -> Question:
+    """One MULTI about a view of a partition."""
+    commands = [packed(b"MULTI"), packed(b"HMGET", _meta(tag, view), b"off", b"wm", b"v")]
+    if keys:
+        commands += [_many(b"HMGET", _states(tag, view), len(keys)), _fields(keys)]
+    return Question(tag=tag, replies=4 if keys else 3, buffer=b"".join([*commands, packed(b"EXEC")]))
 
 
 def _read(conversation: Conversation, metas: Sequence[bytes], commands: Sequence[bytes]) -> list[Reply]:

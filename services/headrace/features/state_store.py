@@ -37,6 +37,30 @@ class Claim:
     note: bytes | None = None
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
+class Looked:
+    """An answer of `look`: the number of partitions that is written down for the topic (None: none is); of each partition the head of the
+    view and the packed states in the order of the keys asked for, of one instant.
+    """
+
+    partitions: int | None
+    heads: Mapping[int, ViewHead]
+    states: Mapping[int, Sequence[bytes | None]]
+
+
+class LookupStore(Protocol):
+    """What look-ups need of a store: reading alone. Raises as `StateStore` does."""
+
+    def look(self, topic: str, view: str, keys: Mapping[int, Sequence[bytes]]) -> Looked:
+        """The states of some entities in partitions of a topic, all partitions in one round trip; at most 1,000 keys a partition.
+
+        The states and the head of a partition are of one instant; two partitions need not be.
+        """
+
+    def close(self) -> None:
+        """Close the connections."""
+
+
 def one_owner(owners: Iterable[bytes | None]) -> bytes | None:
     """The owner of a partition: the one all views agree on, None where they do not."""
     found = set(owners)
@@ -94,6 +118,9 @@ class StateStore(Protocol):
         Only if view and what is aside are `owner`'s, else FENCED, and the latter stands at its offset in `ends`, else BEHIND: a load that
         lost a piece on the way never passes for whole.
         """
+
+    def set_partitions(self, topic: str, partitions: int) -> None:
+        """Write down how many partitions a source topic has, over what was there: look-ups find the partition of a key by it."""
 
     def announce(self, slot: str, identity: str) -> None:
         """Write down who runs a slot (host and pid), over whoever was there."""

@@ -229,6 +229,15 @@ def test_retention_that_overtakes_a_reader_is_told(kit: Kit) -> None:
     assert member.offsets(partition) == list(range(reached))
 
 
+def test_the_number_of_partitions_comes_with_the_id(kit: Kit) -> None:
+    """A source tells how many partitions a topic has, as of when its id was asked for last."""
+    topics = {kit.topic(count): count for count in (1, 3)}
+    member = kit.settled(kit.name("group"), list(topics))
+    for topic, count in topics.items():
+        member.source.topic_id(topic)
+        assert member.source.partitions(topic) == count
+
+
 def test_a_topic_made_again_under_its_name_is_noticed(kit: Kit) -> None:
     """A topic that was deleted and made again has another id, and what flowed from it is broken."""
     topic = kit.topic()

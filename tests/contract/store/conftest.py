@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from headrace.features.redis_store import RedisStore
 from headrace.features.state_store import StateStore
-from headrace.local_stack import RedisServer, Stack
+from headrace.local_process import wait_until
+from headrace.local_stack import RedisServer, Stack, free_port
 from tests.conftest import missing
-from tests.contract.store.subjects import MemorySubject, RedisSubject, Subject
+from tests.contract.store.subjects import MemorySubject, RedisSubject, Subject, ask, told
 
 Make = Callable[..., RedisServer]
+Connect = Callable[..., RedisStore]
 
 
 def redis_program(kind: str) -> str | None:
@@ -80,3 +84,38 @@ def app(unique_name: str) -> str:
 def store(subject: Subject, app: str) -> StateStore:
     """One client of the store."""
     return subject.store(app)
+
+
+@pytest.fixture
+def connect(app: str) -> Iterator[Connect]:
+    """Makes clients that are closed at the end."""
+    opened: list[RedisStore] = []
+
+    def make(server: RedisServer, **options: object) -> RedisStore:
+        store = RedisStore(**{"app": app, "url": server.url, "timeout_s": 1.0, **options})  # type: ignore[arg-type]
+        opened.append(store)
+        return store
+
+    yield make
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def shared(request: pytest.FixtureRequest) -> RedisServer:
+    """A server that is not hurt."""
+    server: RedisServer = request.getfixturevalue("redis" if request.param == "valkey" else "debian_redis")
+    return server
+
+
+@pytest.fixture
+def cluster(own_redis: Make) -> tuple[RedisServer, RedisServer]:
+    """Two nodes that share the slots; the first one has the lower half."""
+    ports = free_port(), free_port()
+    nodes = [own_redis(cluster_enabled="yes", cluster_port=str(port), cluster_require_full_coverage="yes") for port in ports]
+    for node, slots in zip(nodes, (("0", "8191"), ("8192", "16383")), strict=True):
+        ask(node, "CLUSTER", "ADDSLOTSRANGE", *slots)
+    ask(nodes[0], "CLUSTER", "MEET", "127.0.0.1", str(nodes[1].port), str(ports[1]))
+    for node in nodes:
+        wait_until(partial(told, node, "cluster_state:ok", "CLUSTER", "INFO"), what="the cluster is whole", deadline_s=60)
+    return nodes[0], nodes[1]

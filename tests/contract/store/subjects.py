@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from headrace.features.redis_connection import RedisServer as Wire
 from headrace.features.redis_connection import packed
 from headrace.features.redis_store import RedisStore
 from headrace.features.state_store import ApplyResult, StateStore
+from headrace.local_process import wait_until
 from headrace.local_stack import RedisServer
 from headrace.types import PartitionWrite, StateChunk, TopicPartition, ViewWrite
 
@@ -159,6 +161,20 @@ def ask(server: RedisServer, *words: str) -> object:
     finally:
         wire.close()
     return reply
+
+
+def told(server: RedisServer, line: str, *words: str) -> bool:
+    """Whether the answer to a command holds a line."""
+    reply = ask(server, *words)
+    assert isinstance(reply, bytes)
+    return line.encode() in reply.splitlines()
+
+
+def come_back(server: RedisServer) -> None:
+    """Start a server and wait until it has loaded what it kept."""
+    server.start()
+    server.wait_ready()
+    wait_until(partial(told, server, "loading:0", "INFO", "persistence"), what="the server has loaded its state", deadline_s=60)
 
 
 def chunk(states: Mapping[bytes, bytes] | Sequence[tuple[bytes, bytes]]) -> StateChunk:

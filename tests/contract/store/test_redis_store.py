@@ -9,7 +9,6 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,52 +20,14 @@ from headrace.features.redis_connection import RIGHTS, Tls
 from headrace.features.redis_store import RedisStore
 from headrace.features.state_store import ApplyResult, aside
 from headrace.local_process import wait_until
-from headrace.local_stack import RedisServer, free_port
+from headrace.local_stack import RedisServer
 from headrace.types import TopicPartition
-from tests.contract.store.subjects import P0, ask, heads, ready, view_write, write
+from tests.contract.store.conftest import Connect, Make
+from tests.contract.store.subjects import P0, ask, come_back, heads, ready, view_write, write
 
 ME, OTHER = b"nonce of mine", b"nonce of another"
 V, W = "0123456789abcdef", "fedcba9876543210"
 NUMBERS = [b"entity-%d" % number for number in range(40)]
-
-Make = Callable[..., RedisServer]
-Connect = Callable[..., RedisStore]
-
-
-@pytest.fixture
-def connect(app: str) -> Iterator[Connect]:
-    """Makes clients that are closed at the end."""
-    opened: list[RedisStore] = []
-
-    def make(server: RedisServer, **options: object) -> RedisStore:
-        store = RedisStore(**{"app": app, "url": server.url, "timeout_s": 1.0, **options})  # type: ignore[arg-type]
-        opened.append(store)
-        return store
-
-    yield make
-    for store in opened:
-        store.close()
-
-
-@pytest.fixture(params=["valkey", "redis"])
-def shared(request: pytest.FixtureRequest) -> RedisServer:
-    """A server that is not hurt."""
-    server: RedisServer = request.getfixturevalue("redis" if request.param == "valkey" else "debian_redis")
-    return server
-
-
-def told(server: RedisServer, line: str, *words: str) -> bool:
-    """Whether the answer to a command holds a line."""
-    reply = ask(server, *words)
-    assert isinstance(reply, bytes)
-    return line.encode() in reply.splitlines()
-
-
-def come_back(server: RedisServer) -> None:
-    """Start a server and wait until it has loaded what it kept."""
-    server.start()
-    server.wait_ready()
-    wait_until(partial(told, server, "loading:0", "INFO", "persistence"), what="the server has loaded its state", deadline_s=60)
 
 
 def numbered(offset: int) -> dict[bytes, bytes]:
@@ -382,19 +343,6 @@ def _answer_http(listener: socket.socket) -> None:
 
 
 # A cluster.
-
-
-@pytest.fixture
-def cluster(own_redis: Make) -> tuple[RedisServer, RedisServer]:
-    """Two nodes that share the slots; the first one has the lower half."""
-    ports = free_port(), free_port()
-    nodes = [own_redis(cluster_enabled="yes", cluster_port=str(port), cluster_require_full_coverage="yes") for port in ports]
-    for node, slots in zip(nodes, (("0", "8191"), ("8192", "16383")), strict=True):
-        ask(node, "CLUSTER", "ADDSLOTSRANGE", *slots)
-    ask(nodes[0], "CLUSTER", "MEET", "127.0.0.1", str(nodes[1].port), str(ports[1]))
-    for node in nodes:
-        wait_until(partial(told, node, "cluster_state:ok", "CLUSTER", "INFO"), what="the cluster is whole", deadline_s=60)
-    return nodes[0], nodes[1]
 
 
 def test_a_cluster_is_followed(cluster: tuple[RedisServer, RedisServer], connect: Connect) -> None:
