@@ -173,6 +173,14 @@ class Driver:
             }
         )
 
+    def deploy(self, app: App, *, models: Mapping[str, Model] | None = None) -> None:
+        """End the worker in order and start one with other definitions of the app, on the same log and store."""
+        self._workers[0].stop()
+        self._workers[0].run([source.topic for source in self.app.sources])
+        self.app, self._models = app, models if models is not None else self._models
+        prepare_embedded(app, self.log, self._partitions)
+        self._workers = [self._start("0")]
+
     def roll_back_state(self) -> None:
         """The store forgets everything since the run before the last one, as a Redis does that lost its last writes."""
         if self._snapshots:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from functools import partial
 from typing import TypeVar
 
+from headrace.apps.filling import extents
 from headrace.changes import Changes, changes, definitions_fact, last_applied, starts_fact, topic_names
 from headrace.consume.kafka_reader import KafkaReader
 from headrace.definition import App
@@ -16,6 +17,7 @@ from headrace.errors import TransientError
 from headrace.publish.kafka_sink import KafkaAtLeastOnceSink
 from headrace.publish.kafka_topics import KafkaTopics, TopicWish
 from headrace.types import OutRecords, Position, TopicPartition
+from headrace.verify.deployment import deployment
 
 LARGEST_RECORD_BYTES = 2_097_152
 """What the dead-letter topic takes, so that an event of 1 MiB fits with its headers."""
@@ -66,6 +68,18 @@ class Cluster:
             retention_ms=str(self._wishes.retention_ms),
             largest_record_bytes=LARGEST_RECORD_BYTES,
         )
+
+    def to_fill(self, wanted: Changes) -> dict[str, int]:
+        """By view whose state is filled from the log: how many of the app's events that are committed already this will read."""
+        found: dict[str, int] = {}
+        with deployment(self._app.name, self._properties, None) as subject:
+            for source in self._app.sources:
+                if any(name.topic == source.topic for name in wanted.offsets):
+                    continue  # a new app: nothing is committed yet
+                filled = {one.name for one in wanted.views if one.rebuilds}
+                for view in (view for view in self._app.views_of(source) if view.name in filled):
+                    found[view.name] = sum(one.end - one.start for one in extents(self._app, subject, source, [view]))
+        return found
 
     def apply(self, wanted: Changes) -> None:
         """Make the topics, commit the starting offsets, remember the definitions; each step is skipped where nothing is missing."""

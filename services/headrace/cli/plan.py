@@ -6,8 +6,10 @@ Exit codes of plan are Terraform's: 0 nothing to do, 1 an error, 2 something to 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -47,7 +49,7 @@ def plan(
 
     definition, cluster = open_cluster(app_reference, config, partitions, replication, retention, Start.EARLIEST)
     wanted = cluster.compare()
-    show(definition, wanted, retention, output)
+    show(definition, wanted, retention, output, fills=cluster.to_fill(wanted))
     if wanted.any():
         raise typer.Exit(CHANGES_WANTED)
 
@@ -72,21 +74,28 @@ def open_cluster(
     return definition, Cluster(definition, kafka_properties(settings), wishes)
 
 
-def show(definition: App, wanted: Changes, retention: str, output: Output) -> None:
-    """Print what is missing, and what each entity will cost."""
+def show(definition: App, wanted: Changes, retention: str, output: Output, *, fills: Mapping[str, int] = MappingProxyType({})) -> None:
+    """Print what is missing, what each entity will cost, and how many events a view is filled from (`fills`)."""
+    from headrace.apps.filling import EVENTS_A_SECOND
     from headrace.changes import all_views
 
     if output is Output.JSON:
         costs = {view.name: view.bytes_per_entity()["total"] for view in all_views(definition)}
-        typer.echo(json.dumps({**asdict(wanted), "bytes_per_entity": costs}, indent=2))
+        events = {name: {"events": count, "seconds": round(count / EVENTS_A_SECOND, 1)} for name, count in fills.items()}
+        typer.echo(json.dumps({**asdict(wanted), "bytes_per_entity": costs, "fills": events}, indent=2))
         return
     typer.echo(f"app {definition.name}")
     for topic in wanted.topics:
         typer.echo(f"  + topic {topic.name}: {topic.partitions} partitions, kept {retention} ({topic.role})")
     for view in all_views(definition):
         show_view(view, next((one for one in wanted.views if one.name == view.name), None))
+        if fills.get(view.name):
+            typer.echo(
+                f"      filled from {fills[view.name]:,} events of the log, some {fills[view.name] / EVENTS_A_SECOND:,.0f} s at "
+                f"{EVENTS_A_SECOND:,} a second: after `headrace apply`, `headrace state fill` does it beside the workers at work"
+            )
     for gone in (one for one in wanted.views if one.what == "gone"):
-        typer.echo(f"  - view {gone.name}: its state stays in the store until it is deleted there")
+        typer.echo(f"  - view {gone.name}: its state stays in the store until `headrace state prune` removes it")
     if wanted.offsets:
         typer.echo(f"  + starting offsets of group {definition.name} for {len(wanted.offsets)} partitions")
     for warning in [*wanted.problems, *model_warnings(definition)]:

@@ -191,6 +191,74 @@ def restore(
     typer.echo("the workers fold what came since from the log; `headrace state verify` tells when it equals the log again")
 
 
+@app.command()
+def fill(
+    app_reference: Annotated[str, typer.Option("--app", help=APP_HELP)],
+    partition: Annotated[list[str] | None, typer.Option("--partition", help=PARTITION_HELP)] = None,
+    config: Annotated[Path | None, typer.Option(help=SETTINGS_HELP)] = None,
+) -> None:
+    """Fold new and changed views from the log, beside the workers that still serve the old ones; then restart those one after another.
+
+    Workers with the new definitions go on from what was filled, so nobody waits for the log to be folded. A filling that was ended goes
+    on where it stood.
+    """
+    from headrace.apps.filling import Filling, unfilled
+    from headrace.cli.verify import Meter
+    from headrace.verify.verification import Progress
+
+    meter = Meter()
+    filled = 0
+
+    def told(events: int, of: int) -> None:
+        meter.show(Progress(events=events, of=of))
+
+    with opened(app_reference, config) as desk:
+        try:
+            for name in desk.wanted(partition):
+                source = desk.source(name)
+                views = unfilled(desk.app, desk.subject, desk.store, source, name)
+                names = ", ".join(f"{view.name} ({view.fp})" for view in views)
+                if views and Filling(desk.app, desk.subject, desk.store, source, name, views, told=told).run():
+                    filled += 1
+                    typer.echo(f"{text(name)}: filled {names} up to the commits")
+                elif views:
+                    typer.echo(f"{text(name)}: a worker has taken {names} over and goes on with what was filled")
+        finally:
+            meter.done()
+    typer.echo(
+        "start workers with these definitions in place of the others, one after another; then `headrace state prune` removes what is left"
+        if filled
+        else "nothing to fill: every view stands where the commits are, or a worker is at it"
+    )
+
+
+@app.command()
+def prune(
+    app_reference: Annotated[str, typer.Option("--app", help=APP_HELP)],
+    partition: Annotated[list[str] | None, typer.Option("--partition", help=PARTITION_HELP)] = None,
+    force: Annotated[bool, typer.Option("--force", help="Remove also what still follows the commits.")] = False,
+    config: Annotated[Path | None, typer.Option(help=SETTINGS_HELP)] = None,
+) -> None:
+    """Remove the states of views that the app has no more. What a worker may still serve is left alone, without --force."""
+    from headrace.apps.pruning import leftovers
+    from headrace.apps.pruning import prune as prune_states
+
+    with opened(app_reference, config) as desk:
+        found = leftovers(desk.app, desk.subject, desk.store, desk.wanted(partition))
+        wanted = [one for one in found if force or not one.followed]
+        prune_states(desk.store, wanted)
+    for one in wanted:
+        typer.echo(f"{text(one.partition)}: removed the state of {one.view} ({one.fp})")
+    left = len(found) - len(wanted)
+    if left:
+        typer.echo(
+            f"left {left} alone that stand where the commits are: a worker with the old definitions may still serve them; restart it, or "
+            "say --force when there is none"
+        )
+    if not found:
+        typer.echo("nothing to remove: the store holds no state of a view that was applied once and is gone")
+
+
 # ------------------------------------------------------------------------------------------------------------ what they share
 
 
