@@ -28,7 +28,7 @@ from pathlib import Path
 
 from tests.faults.app import app_named
 
-app = app_named({name!r}, Path({model!r}))
+app = app_named({name!r}, Path({model!r}), habits={habits!r})
 """
 
 
@@ -42,8 +42,8 @@ class Payment(hr.Event):
     country: Literal["AT", "BE", "CH", "DE"] | None = None
 
 
-def app_named(name: str, model: Path | None = None) -> hr.App:
-    """The app, with topics of its own."""
+def app_named(name: str, model: Path | None = None, *, habits: int = 1) -> hr.App:
+    """The app, with topics of its own; another version of the view `habits` is another view with the same features."""
     payments = hr.Source(f"{name}.payments.v1", Payment, key="card", time="paid_at", lateness="20s", max_ahead="10s")
     spending = hr.FeatureView(
         "spending",
@@ -59,8 +59,9 @@ def app_named(name: str, model: Path | None = None) -> hr.App:
             hr.seconds_since_last(),
         ],
     )
-    habits = hr.FeatureView(
+    of_cards = hr.FeatureView(
         "habits",
+        version=habits,
         entity="card",
         source=payments,
         features=[
@@ -71,7 +72,7 @@ def app_named(name: str, model: Path | None = None) -> hr.App:
     )
     fraud = hr.Pipeline(
         "fraud",
-        views=[spending, habits],
+        views=[spending, of_cards],
         event_features=["amount"],
         predictions=f"{name}.fraud.predictions.v1",
         model=None if model is None else str(model),
@@ -80,13 +81,13 @@ def app_named(name: str, model: Path | None = None) -> hr.App:
     return hr.App(name, pipelines=[fraud])
 
 
-def write_app(folder: Path, name: str) -> hr.App:
-    """The app with a model, and beside that a module `started` that holds the same app for `--app started:app`."""
-    (pipeline,) = app_named(name).pipelines
-    model = folder / "fraud.onnx"
+def write_app(folder: Path, name: str, *, module: str = "started", habits: int = 1) -> hr.App:
+    """The app with a model, and beside that a module that holds the same app, for `--app started:app`."""
+    (pipeline,) = app_named(name, habits=habits).pipelines
+    model = folder / f"{module}.onnx"
     model.write_bytes(stamp(_model(len(pipeline.feature_names)), pipeline, version="1", output="score"))
-    (folder / "started.py").write_text(MODULE.format(name=name, model=str(model)), encoding="utf-8")
-    return app_named(name, model)
+    (folder / f"{module}.py").write_text(MODULE.format(name=name, model=str(model), habits=habits), encoding="utf-8")
+    return app_named(name, model, habits=habits)
 
 
 def _model(width: int) -> bytes:

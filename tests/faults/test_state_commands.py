@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,15 +18,16 @@ from headrace.local_stack import Stack
 from headrace.types import TopicPartition
 from headrace.verify.findings import Kind
 from tests.contract.store.subjects import ask
+from tests.faults.app import write_app
 from tests.faults.harness import Make, Trial
-from tests.faults.processes import KEPT, ROOT
+from tests.faults.processes import KEPT, ROOT, RUN_WORKER
 
 
-def state(run: Trial, verb: str, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+def state(run: Trial, verb: str, *arguments: str, code: int = 0, module: str = "started") -> subprocess.CompletedProcess[str]:
     """`headrace state <verb>`, as an operator calls it; it has to end with this exit code."""
     environment = {name: os.environ[name] for name in KEPT if name in os.environ} | run.settings
     environment["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT / "services", ROOT)))
-    command = [sys.executable, "-m", "headrace", "state", verb, "--app", "started:app", *arguments]
+    command = [sys.executable, "-m", "headrace", "state", verb, "--app", f"{module}:app", *arguments]
     done = subprocess.run(command, cwd=run.folder, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
     return done
@@ -161,3 +164,36 @@ def test_one_entity_is_rebuilt_beside_a_worker(trial: Make) -> None:
     run.load(wanted[4_500:], wait=True)
     run.wait_drained()
     run.verdict()
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(400)
+def test_a_changed_view_is_filled_and_switched(trial: Make) -> None:
+    """T74: a view is changed under load. It is filled beside the workers, which are then restarted one after another with the new
+    definitions: none folds the log again, only what came since, and nothing is lost or doubled.
+    """
+    run = trial()
+    run.prepare()
+    loader = run.load(run.records(24_000), pace=lambda _: 500)
+    workers = [run.start(slot) for slot in range(2)]
+    run.wait_settled()
+    run.wait_passed(8_000)
+    changed = write_app(run.folder, run.app.name, module="changed", habits=2)
+    told = state(run, "fill", module="changed").stdout
+    assert told.count("filled habits") == run.partitions
+    begun_s = time.monotonic()
+    command = tuple(word.replace("started:app", "changed:app") for word in RUN_WORKER)
+    for slot, old in enumerate(workers):
+        old.signal(signal.SIGTERM)
+        run.wait_death(old, f"worker {old.number} ends")
+        run.wait_served(run.start(slot, command=command))
+    run.wait_settled()
+    gap_s = run.longest_gap_s(begun_s)
+    run.app = changed
+    loader.finish()
+    run.wait_drained(120)
+    replayed = [line for worker in run.workers[2:] for line in worker.said("partition catches up")]
+    assert all(line["rebuilt"] == [] for line in replayed)
+    assert sum(int(line["live_from"]) - int(line["start"]) for line in replayed) < 4_000
+    assert state(run, "fill", module="changed").stdout.startswith("nothing to fill")
+    run.verdict(longest_gap_s=round(gap_s, 2), replayed=sum(int(line["live_from"]) - int(line["start"]) for line in replayed))
