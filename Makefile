@@ -10,7 +10,7 @@ DEMO   := .venv-demo
 RUN    := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-faults test-release bench bench-fold bench-recovery bench-verify stack stack-down lock bench-training bench-lookup
+.PHONY: help demo check test test-faults test-release bench bench-flat bench-fold bench-recovery bench-verify stack stack-down lock bench-training bench-lookup
 
 help: ## Say what there is
 	@echo "make ...       (ARGS='...' is handed on to the command)"
@@ -47,6 +47,10 @@ bench-fold: $(VENV)/ready ## Measure what a feature costs, by kind, number of en
 	PYTHONPATH=. $(RUN) tests.bench.fold $(ARGS)
 bench-lookup: $(VENV)/ready ## Measure look-ups beside Feast's, on one Redis; writes build/lookup.json
 	PYTHONPATH=. $(RUN) tests.bench.lookup $(ARGS)
+
+bench-flat: $(VENV)/ready ## Measure whether many cards and long windows cost more; writes build/flatness.json
+	$(RUN) headrace stack fetch
+	PYTHONPATH=. $(RUN) tests.bench.flatness $(ARGS)
 
 bench-recovery: $(VENV)/ready ## Measure how long a death is felt and how fast state comes back; writes build/recovery.json
 	$(RUN) headrace stack fetch

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka import Producer
 
@@ -109,8 +110,8 @@ def run(stack: Stack, options: argparse.Namespace) -> Found:
     return found
 
 
-def fill(stack: Stack, count: int) -> None:
-    """The events into the source topic, their event time as timestamp."""
+def fill(stack: Stack, count: int, topic: str = SOURCE, **drawn: Any) -> None:
+    """The events into the source topic, their event time as timestamp; `drawn`: how, as `events` takes it."""
     sink = Producer(
         {
             "bootstrap.servers": stack.bootstrap,
@@ -121,8 +122,8 @@ def fill(stack: Stack, count: int) -> None:
             "enable.idempotence": True,  # without it a retry may put events of hours ago behind newer ones: they would be late
         }
     )
-    for number, (key, value, time_ms) in enumerate(events(count)):
-        sink.produce(SOURCE, value, key, timestamp=time_ms)
+    for number, (key, value, time_ms) in enumerate(events(count, **drawn)):
+        sink.produce(topic, value, key, timestamp=time_ms)
         if number % 10_000 == 0:
             sink.poll(0)
     if sink.flush(60):

@@ -16,6 +16,8 @@ JOB = "BENCH_JOB"
 PARTITIONS = 4
 WINDOWS = (("1m", "5s"), ("5m", "30s"), ("1h", "5m"), ("24h", "1h"))
 """Each with its pane: 58 panes in all."""
+SPANS = {"1h": ("1m", "10m", "30m", "1h"), "24h": ("1h", "6h", "12h", "24h"), "30d": ("1d", "7d", "14d", "30d")}
+"""Windows with the default panes, a sixtieth each: 244 in all. By the longest."""
 
 
 class Payment(hr.Event):
@@ -35,6 +37,8 @@ class Job:
     source: str
     model: str | None = None
     publish_features: bool = False
+    span: str | None = None
+    """Which of `SPANS`; None: `WINDOWS`."""
 
     @property
     def predictions(self) -> str:
@@ -55,7 +59,7 @@ def app_of(job: Job) -> hr.App:
     """The app of a job."""
     payments = hr.Source(job.source, Payment, key="entity_id", time="ts", lateness="1m")
     features: list[Declaration] = []
-    for window, pane in WINDOWS:
+    for window, pane in WINDOWS if job.span is None else [(window, None) for window in SPANS[job.span]]:
         features.append(hr.count(over=window, pane=pane))
         features += [declare("amount", over=window, pane=pane) for declare in (hr.sum, hr.mean, hr.min, hr.max, hr.std)]
     card = hr.FeatureView("card", version=1, entity="entity_id", source=payments, features=features)

@@ -26,14 +26,12 @@ from headrace.types import NO_WATERMARK_MS, EventBatch, RecordBatch, StatesPage,
 from tests.bench.__main__ import BUILD, say
 from tests.bench.cards import WINDOWS, Payment
 
-FIRST_MS = 1_795_353_565_000
+FIRST_MS = 1_700_000_000_000
 STEP_MS = 10
 BATCH = 4_096
 SOURCE = hr.Source("payments.v1", Payment, key="entity_id", time="ts", lateness="1m", historical=True)
 PARTITION = TopicPartition(SOURCE.topic, 0)
 RESIDENT = 200_000
-SPANS = {"1h": ("1m", "10m", "30m", "1h"), "24h": ("1h", "6h", "12h", "24h"), "30d": ("1d", "7d", "14d", "30d")}
-"""Windows, by the longest."""
 
 
 def view_of(features: Sequence[Declaration]) -> FeatureView:

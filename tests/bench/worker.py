@@ -11,7 +11,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -73,7 +73,7 @@ class WorkerProcess:
         app = app_of(job)
         model = stack.folder / f"{job.name}.onnx"
         model.write_bytes(stamped_model(app, models))
-        self.job = Job(name=job.name, source=job.source, model=str(model), publish_features=job.publish_features)
+        self.job = replace(job, model=str(model))
         create_topics(stack, job.predictions, app.dead_letters, app.facts)
         self._partitions = [TopicPartition(job.source, number) for number in range(PARTITIONS)]
         if not resumed:
