@@ -7,11 +7,15 @@ one, filled from the log by the workers. Definitions that were applied are remem
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from headrace.definition import App
+from headrace.duration import duration_text
+from headrace.errors import DefinitionError
 from headrace.features.view import FeatureView
+from headrace.source import Source
 from headrace.types import Position, TopicPartition
 
 FOR_EVER = "-1"
@@ -114,11 +118,17 @@ def changes(
     partitions: int,
     retention_ms: str = FOR_EVER,
     largest_record_bytes: int,
+    settings: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> Changes:
     """Compare. `found`: partitions of each topic, None where it is missing; `committed`: whether the group has an offset; `applied`:
-    `last_applied`.
+    `last_applied`; `settings` of the topics that are there.
+
+    Raises `DefinitionError` where a source topic does not keep what the windows need.
     """
     answer = Changes(app=app.name)
+    for source in app.sources:
+        keeps = settings.get(source.topic, {"retention.ms": retention_ms})
+        answer.problems.extend(_kept_too_short(source, app.views_of(source), keeps))
     by_source = {source.topic: found.get(source.topic) or partitions for source in app.sources}
     kept = {"retention.ms": retention_ms}
     for source in app.sources:
@@ -144,6 +154,32 @@ def changes(
             if not committed.get(partition, False):
                 answer.offsets.append(partition)
     return answer
+
+
+def _kept_too_short(source: Source, views: Sequence[FeatureView], settings: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with how long a source topic keeps its records: state is rebuilt from the log, which must hold the longest window.
+
+    Raises `DefinitionError` below that window and twice the lateness; warns below twice the window.
+    """
+    kept_ms = int(settings.get("retention.ms", FOR_EVER))
+    if "compact" in settings.get("cleanup.policy", ""):
+        yield f"{source.topic} is compacted: events that a newer one of their key replaced are gone, and no rebuilt state is right without them"
+    if kept_ms < 0:
+        return
+    longest = max(views, key=lambda view: view.longest_window_ms)
+    window_ms = longest.longest_window_ms
+    least_ms = window_ms + 2 * source.lateness_ms
+    what = f"topic {source.topic} keeps its records for {duration_text(kept_ms)} (retention.ms={kept_ms})"
+    if source.historical:
+        yield f"{what}, and its event times are historical: a broker deletes records by their timestamps, so say retention.ms=-1"
+    elif kept_ms < least_ms:
+        raise DefinitionError(
+            f"{source!r}: {what}, but the longest window of {longest!r} is {duration_text(window_ms)} and twice the lateness "
+            f"{duration_text(2 * source.lateness_ms)}: a lost state could not be rebuilt. Set retention.ms of the topic to at least "
+            f"{least_ms}, better {2 * window_ms}, or shorten the window"
+        )
+    elif kept_ms < 2 * window_ms:
+        yield f"{what}, less than twice the longest window ({duration_text(window_ms)}): double it, or a long stop may cost a state"
 
 
 def _want(answer: Changes, found: Mapping[str, int | None], topic: MissingTopic) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 import headrace as hr
 from headrace.changes import changes, definitions_fact, last_applied, topic_names
+from headrace.errors import DefinitionError
 from headrace.types import TopicPartition
 
 
@@ -75,3 +78,42 @@ def test_the_newest_definitions_count() -> None:
     assert last_applied([definitions_fact(BEFORE), b'{"kind":"switch"}', definitions_fact(newer), None])["recent"]["features"] == [
         "count_2h"
     ]
+
+
+def compared(app: hr.App, **settings: str) -> list[str]:
+    """The problems of an app whose source topic is there with these settings."""
+    return changes(
+        app,
+        found=EVERYTHING,
+        committed=COMMITTED,
+        applied=APPLIED,
+        partitions=4,
+        largest_record_bytes=2_000_000,
+        settings={"visits.v1": {name.replace("_", "."): value for name, value in settings.items()}},
+    ).problems
+
+
+def test_a_topic_must_keep_the_longest_window() -> None:
+    """Below the window and twice the lateness a state could not be rebuilt, which is refused with what would do; below twice the window it is told."""
+    app = app_with(hr.count(over=["1h", "24h"]))
+    hour_ms = 3_600_000
+    with pytest.raises(DefinitionError, match=r"keeps its records for 27h .*longest window of .*'recent'.* is 1d .*at least 100800000"):
+        compared(app, retention_ms=str(27 * hour_ms))
+    assert "less than twice the longest window" in compared(app, retention_ms=str(28 * hour_ms))[0]
+    assert compared(app, retention_ms=str(48 * hour_ms)) == []
+    assert compared(app, retention_ms="-1") == []
+    assert "is compacted" in compared(app, retention_ms="-1", cleanup_policy="compact,delete")[0]
+
+
+def test_a_topic_that_apply_would_make_too_short_is_refused() -> None:
+    """The same holds for the retention that `headrace apply --retention` asks for."""
+    with pytest.raises(DefinitionError, match="keeps its records for 30m"):
+        changes(
+            BEFORE,
+            found=dict.fromkeys(topic_names(BEFORE)),
+            committed={},
+            applied={},
+            partitions=4,
+            retention_ms="1800000",
+            largest_record_bytes=2_000_000,
+        )

@@ -67,6 +67,7 @@ class Cluster:
             partitions=self._wishes.partitions,
             retention_ms=str(self._wishes.retention_ms),
             largest_record_bytes=LARGEST_RECORD_BYTES,
+            settings={name: topic.settings for name, topic in there.items() if topic is not None},
         )
 
     def to_fill(self, wanted: Changes) -> dict[str, int]:
