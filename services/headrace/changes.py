@@ -163,7 +163,7 @@ def _kept_too_short(source: Source, views: Sequence[FeatureView], settings: Mapp
     """
     kept_ms = int(settings.get("retention.ms", FOR_EVER))
     if "compact" in settings.get("cleanup.policy", ""):
-        yield f"{source.topic} is compacted: events that a newer one of their key replaced are gone, and no rebuilt state is right without them"
+        yield f"{source.topic} is compacted: events are gone that a newer one of their key replaced, so a rebuilt state is wrong"
     if kept_ms < 0:
         return
     longest = max(views, key=lambda view: view.longest_window_ms)

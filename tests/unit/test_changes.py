@@ -94,7 +94,7 @@ def compared(app: hr.App, **settings: str) -> list[str]:
 
 
 def test_a_topic_must_keep_the_longest_window() -> None:
-    """Below the window and twice the lateness a state could not be rebuilt, which is refused with what would do; below twice the window it is told."""
+    """Below the window and twice the lateness it is refused, with what would do; below twice the window there is a warning."""
     app = app_with(hr.count(over=["1h", "24h"]))
     hour_ms = 3_600_000
     with pytest.raises(DefinitionError, match=r"keeps its records for 27h .*longest window of .*'recent'.* is 1d .*at least 100800000"):
