@@ -67,6 +67,8 @@ class _Join:
     waiting_of: Counter[int] = field(default_factory=Counter)
     early_of: Counter[int] = field(default_factory=Counter)
     cases: Cases = field(default_factory=Cases)
+    before: tuple[int, int] = (0, 0)
+    """Vectors and wrong ones when the last round ended."""
     shown: Counter[str] = field(default_factory=Counter)
 
 
@@ -214,6 +216,7 @@ class Audit:
             else:
                 join.waiting_of[where[0]] -= 1
                 self._compare(join, met, served)
+                self._histories[join.pipeline.source.topic].forget(met.life)
 
     def _without_source(self, join: _Join, ends: Mapping[TopicPartition, int]) -> None:
         """Predictions below the end whose event never came; those above it belong to later events."""
@@ -266,11 +269,15 @@ class Audit:
                 )
 
     def _explain(self) -> None:
-        """Name the mistakes that give what was served."""
-        wrong = [join for join in self._joins.values() if join.cases.cases]
-        facts = facts_of(self._app, self._subject) if wrong else ()
-        for join in wrong:
-            pipeline = join.pipeline
-            earlier = wanted_before(facts, pipeline.views)
-            cases = list(join.cases.cases.values())
-            join.findings.explanations = Diagnosis(pipeline.source, pipeline.name, join.wanted, earlier, cases).explanations()
+        """Name the mistakes that give what was served; what was is forgotten after a round in which nothing is wrong any more."""
+        for join in self._joins.values():
+            found = join.findings
+            vectors, wrong = (now - then for now, then in zip((found.vectors, found.wrong), join.before, strict=True))
+            join.before = (found.vectors, found.wrong)
+            if vectors and not wrong:
+                join.cases, found.explanations = Cases(), []
+            if wrong:
+                pipeline = join.pipeline
+                earlier = wanted_before(facts_of(self._app, self._subject), pipeline.views)
+                cases = list(join.cases.cases.values())
+                found.explanations = Diagnosis(pipeline.source, pipeline.name, join.wanted, earlier, cases).explanations()

@@ -104,3 +104,7 @@ class Findings:
     def clean(self) -> bool:
         """Whether nothing differs."""
         return not any(one.wrong for one in self.pipelines.values())
+
+    def compared(self) -> int:
+        """How many vectors were."""
+        return sum(one.vectors for one in self.pipelines.values())

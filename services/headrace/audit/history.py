@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from headrace.audit.plain import Row, Value, plainly
+from headrace.audit.plain import Row, plainly
 from headrace.audit.twin import CLOSE, UNKNOWN, Answer, Given, derived
 from headrace.audit.twin import plainly as by_the_book
 from headrace.audit.wanted import Wanted
@@ -36,7 +36,7 @@ class Occurrence:
     row: Row
     served: dict[str, Served] = field(default_factory=dict)
     """What was served for it, by pipeline."""
-    given: dict[str, Value] = field(default_factory=dict)
+    given: dict[str, Given] = field(default_factory=dict)
     """What it gives, by `Wanted.key`, once that was asked."""
 
 
@@ -50,7 +50,7 @@ class Told:
     as_of_ms: int
 
 
-Give = Callable[[Wanted, Occurrence], Value]
+Give = Callable[[Wanted, Occurrence], Given]
 
 
 def in_sample(entity: str, share: float) -> bool:
@@ -58,13 +58,14 @@ def in_sample(entity: str, share: float) -> bool:
     return int.from_bytes(hashlib.sha256(_SALT + entity.encode()).digest()[:8], "big") < share * 2.0**64
 
 
-def given(wanted: Wanted, occurrence: Occurrence) -> Value:
+def given(wanted: Wanted, occurrence: Occurrence) -> Given:
     """What an event gives to a feature; None where nothing."""
-    key = wanted.key
-    if key not in occurrence.given:
+    found = occurrence.given.get(wanted.key)
+    if found is None:
         holds = wanted.where is None or plainly(wanted.where, occurrence.row) == 1.0
-        occurrence.given[key] = None if not holds else 1.0 if wanted.value is None else plainly(wanted.value, occurrence.row)
-    return occurrence.given[key]
+        value = None if not holds else 1.0 if wanted.value is None else plainly(wanted.value, occurrence.row)
+        found = occurrence.given[wanted.key] = Given(occurrence.time_ms, value)
+    return found
 
 
 def told(occurrences: Sequence[Occurrence], place: int) -> Told:
@@ -86,7 +87,7 @@ def vector(wanted: Sequence[Wanted], from_: Told, give: Give = given, more_panes
     lists: dict[str, tuple[list[Given], list[Given]]] = {}
     for one in wanted:
         if one.feature is None:
-            own = give(one, from_.scored)
+            own = give(one, from_.scored).value
             number = math.nan if own is None else float(own)
             found[one.name] = Answer(number, CLOSE * abs(number) if one.rounded and own is not None else 0.0)
         elif one.feature.aggregation.of == "features":
@@ -94,11 +95,11 @@ def vector(wanted: Sequence[Wanted], from_: Told, give: Give = given, more_panes
             found[one.name] = derived(one.feature, left, right)
         else:
             if one.key not in lists:
-                before = [Given(each.time_ms, give(one, each)) for each in from_.before]
+                before = [give(one, each) for each in from_.before]
                 # The scored event stands last in `after` if it was taken.
-                lists[one.key] = before, before + [Given(each.time_ms, give(one, each)) for each in from_.after[len(before) :]]
+                lists[one.key] = before, before + [give(one, each) for each in from_.after[len(before) :]]
             before, after = lists[one.key]
-            answer = by_the_book(one.feature, before, after, give(one, from_.scored), from_.as_of_ms, more_panes=more_panes)
+            answer = by_the_book(one.feature, before, after, give(one, from_.scored).value, from_.as_of_ms, more_panes=more_panes)
             found[one.name] = _loosened(one, answer, after) if one.rounded else answer
     return found
 
@@ -173,7 +174,7 @@ class History:
                 continue
             self.events += 1
             life = self.lives.setdefault((partition, entity), Life(entity=entity, settled=dict.fromkeys(self._pipelines, 0)))
-            life.forget(self._span_ms)
+            self.forget(life)
             life.occurrences.append(
                 Occurrence(
                     partition=partition,
@@ -186,6 +187,10 @@ class History:
             )
             yield life, len(life.occurrences) - 1
         self._sweep()
+
+    def forget(self, life: Life) -> None:
+        """Drop what no vector of an entity can see any more, if that is worth a look."""
+        life.forget(self._span_ms)
 
     def _sweep(self) -> None:
         """Forget whom no window sees any more, once in as many events as there are entities."""

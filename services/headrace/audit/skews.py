@@ -18,8 +18,8 @@ from typing import Any
 
 from headrace.audit.findings import Kind
 from headrace.audit.history import Occurrence, Told, given, told, told_of, vector
-from headrace.audit.plain import Value, plainly
-from headrace.audit.twin import Answer
+from headrace.audit.plain import plainly
+from headrace.audit.twin import Answer, Given
 from headrace.audit.wanted import Wanted
 from headrace.features.aggregation import BY_NAME
 from headrace.source import Source
@@ -213,11 +213,11 @@ def _nulls(source: Source) -> Iterator[Skew]:
 
 
 def _given_zero(wanted: Sequence[Wanted], occurrences: Sequence[Occurrence], place: int) -> Answers:
-    def give(one: Wanted, occurrence: Occurrence) -> Value:
-        value = given(one, occurrence)
-        if value is None and (one.where is None or plainly(one.where, occurrence.row) == 1.0):
-            return 0.0
-        return value
+    def give(one: Wanted, occurrence: Occurrence) -> Given:
+        found = given(one, occurrence)
+        if found.value is None and (one.where is None or plainly(one.where, occurrence.row) == 1.0):
+            return found._replace(value=0.0)
+        return found
 
     return vector(wanted, told(occurrences, place), give)
 

@@ -15,7 +15,6 @@ import math
 import struct
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from headrace.features.view import Feature
@@ -33,8 +32,7 @@ class Given(NamedTuple):
     value: Value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class Taken(NamedTuple):
     """An event that gives a feature something."""
 
     time_ms: int
@@ -61,16 +59,17 @@ def plainly(
     """
     if feature.aggregation.of == "newest":
         return Answer(newest(feature, before, as_of_ms))
-    visible, every = taken(feature, after, as_of_ms, more_panes)
+    kind, name = feature.aggregation.of, feature.aggregation.name
     try:
-        if feature.aggregation.of == "moments":
-            found = _moments(feature, [float(one.given) for one in visible], scored)
-        elif feature.aggregation.of == "decay":
-            found = _decayed(feature, visible, as_of_ms)
-        elif feature.aggregation.name == "quantile":
-            found = _quantile(feature, [float(one.given) for one in visible])
+        if kind == "moments" or name == "quantile":
+            oldest_ms = _oldest_ms(feature, as_of_ms, more_panes)
+            numbers = [float(value) for time_ms, value in after if value is not None and time_ms >= oldest_ms]
+            found = _moments(feature, numbers, scored) if kind == "moments" else _quantile(feature, numbers)
         else:
-            return Answer(chosen(feature, visible, every, as_of_ms))
+            visible = taken(feature, after, as_of_ms, more_panes)
+            if kind != "decay":
+                return Answer(chosen(feature, visible, as_of_ms))
+            found = _decayed(feature, visible, as_of_ms)
     except OverflowError:
         return UNKNOWN
     return UNKNOWN if math.isinf(found.value) else found
@@ -91,17 +90,22 @@ def derived(feature: Feature, left: Answer, right: Answer) -> Answer:
     return Answer(ratio, (left.off + abs(ratio) * right.off) / (abs(right.value) - right.off) + CLOSE * abs(ratio))
 
 
-def taken(feature: Feature, after: Sequence[Given], as_of_ms: int, more_panes: int = 0) -> tuple[list[Taken], list[Taken]]:
-    """Everything that gives the feature something: what the panes of its window hold, and all; in the order of offsets."""
-    newest_ms, every = None, []
+def taken(feature: Feature, after: Sequence[Given], as_of_ms: int, more_panes: int = 0) -> list[Taken]:
+    """Everything that gives the feature something, as far as the panes of its window reach; all of it for one without panes."""
+    oldest_ms = _oldest_ms(feature, as_of_ms, more_panes) if feature.aggregation.paned else None
+    newest_ms, found = None, []
     for time_ms, value in after:
-        if value is not None:
-            every.append(Taken(time_ms=time_ms, given=value, in_order=newest_ms is None or time_ms >= newest_ms))
-        newest_ms = time_ms if newest_ms is None else max(newest_ms, time_ms)
-    if not feature.aggregation.paned:
-        return [], every
-    oldest = as_of_ms // feature.pane_ms - feature.window_ms // feature.pane_ms - more_panes
-    return [one for one in every if one.time_ms // feature.pane_ms >= oldest], every
+        in_order = newest_ms is None or time_ms >= newest_ms
+        if in_order:
+            newest_ms = time_ms
+        if value is not None and (oldest_ms is None or time_ms >= oldest_ms):
+            found.append(Taken(time_ms, value, in_order))
+    return found
+
+
+def _oldest_ms(feature: Feature, as_of_ms: int, more_panes: int) -> int:
+    """Where the oldest pane of the window begins."""
+    return (as_of_ms // feature.pane_ms - feature.window_ms // feature.pane_ms - more_panes) * feature.pane_ms
 
 
 def newest(feature: Feature, before: Sequence[Given], as_of_ms: int) -> float:
@@ -178,13 +182,13 @@ def _quantile(feature: Feature, numbers: Sequence[float]) -> Answer:
 # ------------------------------------------------------------------------------------------------- what counts or chooses
 
 
-def chosen(feature: Feature, visible: Sequence[Taken], every: Sequence[Taken], as_of_ms: int) -> float:
-    """The value of a feature that has no rounding."""
+def chosen(feature: Feature, visible: Sequence[Taken], as_of_ms: int) -> float:
+    """The value of a feature that has no rounding, of what was `taken`."""
     kind = feature.aggregation.of
-    if kind == "recent":
-        return _recent(feature, [one for one in every if one.in_order], as_of_ms)
-    if kind == "run":
+    if kind in {"recent", "run"}:
         visible = [one for one in visible if one.in_order]
+    if kind == "recent":
+        return _recent(feature, visible, as_of_ms)
     if not visible:
         return feature.empty
     return {"oldest": _oldest, "run": _run, "hashes": _distinct, "bins": _frequent}[kind](feature, visible)

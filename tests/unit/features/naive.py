@@ -75,7 +75,7 @@ class Twin:
         if feature.aggregation.of == "newest":
             return self._newest(feature, event)
         if feature.aggregation.of != "moments":
-            return naive_kinds.exactly(feature, *self._taken(feature, event), self.seen[event].as_of_ms)
+            return naive_kinds.exactly(feature, self._taken(feature, event), self.seen[event].as_of_ms)
         panes: dict[int, list[float]] = {}
         for pane, number in self._visible(feature, event):
             panes.setdefault(pane, []).append(number)
@@ -111,8 +111,8 @@ class Twin:
         found = [(self.happenings[one].time_ms // feature.pane_ms, numbers[one]) for one in self.seen[event].after]
         return [(pane, number) for pane, number in found if pane >= oldest and not math.isnan(number)]
 
-    def _taken(self, feature: Feature, event: int) -> tuple[list[Taken], list[Taken]]:
-        """Everything that gives the feature something: what the panes of its window hold, and all; in the order of offsets."""
+    def _taken(self, feature: Feature, event: int) -> list[Taken]:
+        """Everything in its window that gives the feature something, in the order of offsets."""
         given = self.given(feature)
         after = [Given(self.happenings[one].time_ms, given[one]) for one in self.seen[event].after]
         return taken(feature, after, self.seen[event].as_of_ms)

@@ -16,13 +16,13 @@ from headrace.features.sequence import power_of_two
 from headrace.features.view import Feature
 
 
-def exactly(feature: Feature, visible: Sequence[Taken], every: Sequence[Taken], as_of_ms: int) -> float:
-    """The value to the bit. `visible`: what the panes of the window hold; `every`: all there is."""
+def exactly(feature: Feature, visible: Sequence[Taken], as_of_ms: int) -> float:
+    """The value to the bit, of what was taken."""
     if feature.aggregation.of == "decay":
         return _decayed(feature, visible, as_of_ms) if visible else feature.empty
     if feature.aggregation.name == "quantile":
         return _quantile(feature, visible) if visible else feature.empty
-    return chosen(feature, visible, every, as_of_ms)
+    return chosen(feature, visible, as_of_ms)
 
 
 def _decayed(feature: Feature, visible: Sequence[Taken], as_of_ms: int) -> float:
