@@ -47,6 +47,15 @@ Place = tuple[int, int]
 """Partition and offset of a source record."""
 
 
+class Progress(NamedTuple):
+    """How far an audit is: records of the sources, events and predictions that wait for one another, wrong vectors."""
+
+    events: int
+    of: int
+    waiting: int
+    wrong: int
+
+
 class _Met(NamedTuple):
     """An event of the sample, where it stands in its entity's life."""
 
@@ -73,9 +82,9 @@ class _Join:
 
 
 class Audit:
-    """Audits an app. `told` hears how many records were read and how many there are, after every batch."""
+    """Audits an app. `told` hears how far it is, after every batch."""
 
-    def __init__(self, app: App, subject: Subject, *, share: float, told: Callable[[int, int], None] = lambda *_: None) -> None:
+    def __init__(self, app: App, subject: Subject, *, share: float, told: Callable[[Progress], None] = lambda _: None) -> None:
         """Raises `DefinitionError` where no pipeline publishes its features."""
         self._app, self._subject, self._share, self._told = app, subject, share, told
         self.findings = Findings(share=share)
@@ -135,13 +144,17 @@ class Audit:
                     done += len(batch)
                 for batch in found.take() if found.left else ():
                     self._meet(batch)
-                self._told(done, todo)
+                waiting = sum(len(join.waiting) + len(join.early) for join in self._joins.values())
+                wrong = sum(join.findings.wrong for join in self._joins.values())
+                self._told(Progress(events=done, of=todo, waiting=waiting, wrong=wrong))
         finally:
             for reader in readers:
                 reader.close()
         for join in self._joins.values():
             self._without_source(join, ends)
         self._explain()
+        for history in self._histories.values():
+            history.sweep()
         return self.findings
 
     def _hold(self, source: RecordFeed, found: RecordFeed) -> None:

@@ -25,8 +25,8 @@ CASES_A_FEATURE, MOST_CASES = 6, 40
 """So many cases are kept because of one feature, and in all."""
 BEFORE, BEHIND, AFTERWARDS = 12, 24, 12
 """So many vectors around the first wrong one are looked at, and so many events more are known: some mistakes see what comes later."""
-_TRIED = 8
-"""So many wrong vectors a mistake must explain something of to be looked at closely."""
+_TRIED = 4
+"""So many wrong vectors of a feature a mistake is tried on before it is looked at closely."""
 _LEAST_SHARE, _LEAST_REST = 0.5, 0.1
 """A mistake is named if it explains half of the wrong values of some feature, and a tenth of all of them."""
 
@@ -110,12 +110,17 @@ class Diagnosis:
         self._skews = known_skews(source, wanted, earlier)
         self._wrong: set[Value] = set()
         self._right: dict[tuple[int, int], list[str]] = {}
+        self._firsts = [case.first for case in cases]
         for number, case in enumerate(cases):
             for place, served in case.places(pipeline):
                 answers = vector(wanted, told(case.occurrences, place))
                 names = {one.name for one in wanted if not same(served.get(one.name), answers[one.name])}
                 self._wrong |= {(number, place, name) for name in names}
                 self._right[number, place] = [one.name for one in wanted if one.name not in names]
+                if names:
+                    self._firsts[number] = min(self._firsts[number], place)
+
+        self._tried = self._few()
 
     def explanations(self) -> list[Explanation]:
         """The mistakes that give what was served, the one that explains most first."""
@@ -150,27 +155,33 @@ class Diagnosis:
         return share >= _LEAST_SHARE and (first or len(explained) >= _LEAST_REST * len(self._wrong))
 
     def _evidence(self, skew: Skew) -> _Evidence:
-        """What speaks for and against one mistake; nothing if it explains nothing of the first wrong vectors of the cases."""
+        """What speaks for and against one mistake; nothing if more speaks against it in a few wrong vectors of each feature."""
         found = _Evidence()
-        tried, promising = 0, False
         changed: dict[int, Sequence[Occurrence]] = {}
-        for number, place in sorted({(number, place) for number, place, _ in self._wrong}, key=lambda one: (one[1], one[0])):
+        for number, place in self._tried:
             self._judge(skew, number, place, changed, found)
-            tried, promising = tried + 1, promising or bool(found.explains)
-            if tried >= _TRIED and not promising:
-                return _Evidence()
-        if promising:
-            wrong = {(number, place) for number, place, _ in self._wrong}
-            for number, place in self._right.keys() - wrong:
-                self._judge(skew, number, place, changed, found)
+        if found.worth(self._wrong, each=skew.each)[0] <= 0:
+            return _Evidence()
+        for number, place in self._right.keys() - set(self._tried):
+            self._judge(skew, number, place, changed, found)
         return found
+
+    def _few(self) -> list[tuple[int, int]]:
+        """Some wrong vectors of each feature, of several entities."""
+        found: dict[tuple[int, int], None] = {}
+        seen: Counter[str] = Counter()
+        for number, place, name in sorted(self._wrong, key=lambda value: (value[1], value[0], value[2])):
+            if seen[name] < _TRIED:
+                seen[name] += 1
+                found[number, place] = None
+        return list(found)
 
     def _of_stretches(self) -> list[tuple[Skew, _Evidence]]:
         """Losses and repetitions: in each case the stretch that explains most, then all cases together."""
         together: dict[str, tuple[Skew, _Evidence]] = {}
         for number, case in enumerate(self._cases):
             best: dict[str, tuple[int, Skew, _Evidence]] = {}
-            first = min((place for of, place, _ in self._wrong if of == number), default=case.first)
+            first = self._firsts[number]
             for skew in stretches(first, case.occurrences):
                 evidence = _Evidence()
                 self._judge(skew, number, first, {}, evidence)
@@ -194,7 +205,7 @@ class Diagnosis:
         """Compare one served vector with what the mistake gives."""
         case = self._cases[number]
         if number not in changed:
-            changed[number] = case.occurrences if skew.changed is None else skew.changed(case.occurrences)
+            changed[number] = skew.seen(case.occurrences, self._firsts[number])
         answers = skew.recompute(self._wanted, changed[number], place)
         served: Mapping[str, float | None] = case.occurrences[place].served[self._pipeline]
         right = self._right[number, place]

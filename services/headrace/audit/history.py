@@ -21,6 +21,7 @@ from headrace.types import NO_WATERMARK_MS, EventBatch
 Served = Mapping[str, float | None]
 """The features of a prediction."""
 _SALT = b"headrace-audit:"
+_LEAST_SWEPT = 1_000
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -186,16 +187,15 @@ class History:
                 )
             )
             yield life, len(life.occurrences) - 1
-        self._sweep()
+        if self.events - self._swept_at >= max(_LEAST_SWEPT, len(self.lives)):
+            self.sweep()
 
     def forget(self, life: Life) -> None:
         """Drop what no vector of an entity can see any more, if that is worth a look."""
         life.forget(self._span_ms)
 
-    def _sweep(self) -> None:
-        """Forget whom no window sees any more, once in as many events as there are entities."""
-        if self.events - self._swept_at < max(1_000, len(self.lives)):
-            return
+    def sweep(self) -> None:
+        """Forget whom no window sees any more; done once in as many events as there are entities."""
         self._swept_at = self.events
         gone = [
             key

@@ -47,8 +47,17 @@ class Skew:
     """Whether it may be made in some features only."""
     changed: Callable[[Sequence[Occurrence]], list[Occurrence]] | None = None
     """What the events themselves look like to who makes it."""
+    since: bool = False
+    """Whether it was made from the first wrong event on, by somebody who found the state of before."""
     place: tuple[int, int, int] | None = None
     """Partition, first and last offset of the events concerned."""
+
+    def seen(self, occurrences: Sequence[Occurrence], first: int) -> Sequence[Occurrence]:
+        """The events of an entity as they look to who makes it; `first` is the place of the first wrong one."""
+        if self.changed is None:
+            return occurrences
+        found = self.changed(occurrences)
+        return [*occurrences[:first], *found[first:]] if self.since else found
 
 
 def _plain(wanted: Sequence[Wanted], occurrences: Sequence[Occurrence], place: int) -> Answers:
@@ -61,7 +70,9 @@ def _retold(tell: Callable[[Sequence[Occurrence], int], Told]) -> Recompute:
 
 def known_skews(source: Source, wanted: Sequence[Wanted], earlier: Sequence[tuple[str, Sequence[Wanted]]]) -> list[Skew]:
     """Everything that is tried; of two that explain the same the first is named."""
-    return [*_state(), *_windows(), *_nulls(source), *_definitions(earlier), *_units(source), *_rounding(), *_time_zones(source, wanted)]
+    found = [*_state(), *_windows(), *_nulls(source), *_definitions(earlier), *_units(source), *_rounding()]
+    later = [replace(one, since=True, says=f"{one.says}, from some event on") for one in found if one.changed is not None]
+    return [*found, *_time_zones(source, wanted), *later]
 
 
 # ------------------------------------------------------------------------------------------------- what is folded, and when

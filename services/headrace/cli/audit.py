@@ -19,6 +19,7 @@ from headrace.cli.output import Output
 if TYPE_CHECKING:
     from headrace.apps.health import Health
     from headrace.audit.auditing import Audit
+    from headrace.audit.auditing import Progress as SoFar
     from headrace.audit.findings import Findings
     from headrace.audit.reporting import Figures
 
@@ -78,9 +79,9 @@ def audit(
     with deployment(definition.name, properties, None) as subject:
         service: Service | None = None
 
-        def told(events: int, of: int) -> None:
+        def told(so_far: SoFar) -> None:
             if service is None:
-                meter.show(Progress(events=events, of=of))
+                meter.show(Progress(events=so_far.events, of=so_far.of, waiting=so_far.waiting, violations=so_far.wrong))
             else:
                 service.tick()
 

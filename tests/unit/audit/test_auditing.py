@@ -118,11 +118,26 @@ def test_an_audit_goes_on_where_it_stood() -> None:
     assert audit.more().compared() == 160
 
 
+def test_times_and_a_log_without_its_beginning() -> None:
+    """Records from a time on, and those whose windows reach below the log's beginning: fewer are compared, and none is called wrong."""
+    driver = run()
+    whole = audited(driver).compared()
+    times_ms = sorted(one.record.timestamp_ms for one in sold(driver))
+    some = Audit(app, subject_of(driver), share=1.0).more(times_ms[400], times_ms[500])
+    assert some.clean()
+    assert 50 < some.compared() <= 100
+    for number in range(PARTITIONS):
+        driver.log.delete_before(TopicPartition(SOURCE, number), 100)
+    shorter = audited(driver)
+    assert shorter.clean()
+    assert 0 < shorter.compared() < whole - 2 * 100
+
+
 def test_memory_is_that_of_the_longest_window() -> None:
     """Of a long history only what a window may still see is kept, and nobody who is long gone."""
     driver = Driver(app, models={"demand": Model()}, partitions=1)
     audit = Audit(app, subject_of(driver), share=1.0)
-    for number in range(2_400):
+    for number in range(1_600):
         driver.advance(120_000)
         driver.send(SOURCE, shop=f"gone-{number}" if number < 600 else "shop-1", at=driver.clock.now_ms(), weight=1.0)
     driver.run()

@@ -143,6 +143,28 @@ def test_a_mistake_is_named(bug: str, driver: Driver, events: list[Sold]) -> Non
     assert says in named(audited(driver, served(events)), kind)
 
 
+def test_a_mistake_that_begins_later(driver: Driver, events: list[Sold]) -> None:
+    """A mistake of a version that found the state of the one before is named as well, although windows hold events of both."""
+    begin_ms = sorted(int(str(one.event["at"])) for one in events)[len(events) // 2]
+    grams = [
+        one.with_fields(weight=float(str(one.event["weight"])) * 1_000) if one.record.timestamp_ms >= begin_ms else one for one in events
+    ]
+    assert named(audited(driver, folded(grams)), Kind.UNIT) == "field weight is multiplied by 1000, from some event on"
+
+
+def test_two_mistakes_at_once(driver: Driver, events: list[Sold]) -> None:
+    """Mistakes in different features are named one by one."""
+    served = folded(events, pipeline(zone="UTC"))
+    hours = ("hour", "recent.mean_amount_where_hour_at_ge_12_360m")
+    both = {
+        place: {name: served[place][name] if name in hours else value for name, value in vector.items()}
+        for place, vector in _in_milliseconds(events).items()
+    }
+    findings = audited(driver, both)
+    found = {one.kind: one.features for one in findings.pipelines["demand"].explanations}
+    assert found == {Kind.TIME_ZONE: sorted(hours), Kind.UNIT: ["recent.seconds_since_last_6h"]}
+
+
 def test_late_events_that_are_folded(driver: Driver, events: list[Sold], monkeypatch: pytest.MonkeyPatch) -> None:
     """A fold that forgets to leave late events out is named, although watermarks are right."""
 
