@@ -15,9 +15,10 @@ from headrace.audit.findings import Explanation, Findings, Kind, PipelineFinding
 from headrace.audit.history import in_sample
 from headrace.audit.reporting import Figures, as_json, as_text
 from headrace.crashes import crash_fact
-from headrace.errors import DefinitionError
+from headrace.errors import DefinitionError, TransientError
+from headrace.memory_log.reader import MemoryFeed
 from headrace.testing import Driver
-from headrace.types import TopicPartition
+from headrace.types import RecordBatch, TopicPartition
 from tests.unit.audit.sales import (
     EVENTS,
     PARTITIONS,
@@ -25,6 +26,7 @@ from tests.unit.audit.sales import (
     SHOPS,
     SOURCE,
     Model,
+    ServedReader,
     app,
     audited,
     folded,
@@ -116,6 +118,42 @@ def test_an_audit_goes_on_where_it_stood() -> None:
     assert audit.findings.clean()
     assert audit.findings.pipelines["demand"].not_compared == {}
     assert audit.more().compared() == 160
+
+
+class FaintReader(ServedReader):
+    """A reader whose server goes away after every so many answers."""
+
+    answers = 0
+
+    def feed(self, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> MemoryFeed:
+        feed = super().feed(starts, ends)
+        take = feed.take
+
+        def faint() -> list[RecordBatch]:
+            FaintReader.answers += 1
+            if FaintReader.answers % 4 == 0:
+                raise TransientError("the broker is away")
+            return take()
+
+        feed.take = faint  # type: ignore[method-assign]
+        return feed
+
+
+def test_a_server_that_goes_away(driver: Driver) -> None:
+    """An audit that was interrupted goes on where it stood: everything is compared once, as by one that was not."""
+    subject = replace(subject_of(driver), reader=lambda: FaintReader(driver, None))
+    audit = Audit(app, subject, share=1.0)
+    interrupted = 0
+    while True:
+        try:
+            findings = audit.more()
+        except TransientError:
+            interrupted += 1
+            continue
+        break
+    assert interrupted > 0
+    assert findings.clean()
+    assert findings.pipelines == audited(driver).pipelines
 
 
 def test_times_and_a_log_without_its_beginning() -> None:
