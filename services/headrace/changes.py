@@ -70,8 +70,11 @@ def topic_names(app: App) -> list[str]:
 
 
 def definitions_fact(app: App) -> bytes:
-    """The record that remembers what was applied."""
-    views = {view.name: {"fingerprint": view.fingerprint, "features": list(view.feature_names)} for view in all_views(app)}
+    """The record that remembers what was applied: names for `plan`, whole definitions for `audit`."""
+    views = {
+        view.name: {"fingerprint": view.fingerprint, "features": list(view.feature_names), "definition": view.canonical()}
+        for view in all_views(app)
+    }
     return json.dumps({"kind": FACT_KIND, "app": app.name, "views": views}, sort_keys=True, separators=(",", ":")).encode()
 
 

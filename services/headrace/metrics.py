@@ -268,3 +268,60 @@ class Metrics:
         """Content type and text for a scrape, in the format that `accept` asks for."""
         encoder, content_type = choose_encoder(accept)
         return content_type, encoder(_WithoutCreated(self.registry))
+
+
+class AuditMetrics:
+    """The metrics of an audit. `features`: of each pipeline that is audited; `kinds`: the mistakes that are known."""
+
+    def __init__(self, features: Mapping[str, Sequence[str]], kinds: Sequence[str], registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry = registry or CollectorRegistry()
+        each = [(pipeline, feature) for pipeline, names in features.items() for feature in names]
+        mistakes = [(pipeline, kind) for pipeline in features for kind in kinds]
+
+        def gauge(name: str, says: str, labels: Sequence[str], foreseen: Sequence[tuple[str, str]]) -> _Children[tuple[str, str], Gauge]:
+            made = Gauge(f"headrace_audit_{name}", says, labels, registry=registry)
+            return _Children(lambda key: made.labels(*key), foreseen)
+
+        vectors = Counter(
+            "headrace_audit_vectors", "Feature vectors of the sample that were compared as served.", ("pipeline",), registry=registry
+        )
+        self._vectors = _Children(vectors.labels, features)
+        wrong = Counter(
+            "headrace_audit_mismatches", "Served values that naive recomputation does not give.", ("pipeline", "feature"), registry=registry
+        )
+        self._mismatches = _Children(lambda key: wrong.labels(*key), each)
+        self._ratio = gauge(
+            "mismatch_ratio",
+            "Share of the vectors compared last in which a feature is not what naive recomputation gives.",
+            ("pipeline", "feature"),
+            each,
+        )
+        self._explained = gauge(
+            "explained_ratio", "Share of the wrong values looked at that a known mistake gives.", ("pipeline", "kind"), mistakes
+        )
+        self._last = Gauge(
+            "headrace_audit_last_timestamp_seconds", "When an audit was last complete: seconds since 1970.", registry=registry
+        )
+
+    def compared(self, pipeline: str, vectors: int, mismatches: Mapping[str, int]) -> None:
+        """Take what was compared since the last time, wrong values by feature; nothing compared leaves ratios as they are."""
+        self._vectors[pipeline].inc(vectors)
+        for (name, feature), ratio in self._ratio.items():
+            if name == pipeline and vectors:
+                ratio.set(mismatches.get(feature, 0) / vectors)
+                self._mismatches[name, feature].inc(mismatches.get(feature, 0))
+
+    def explained(self, pipeline: str, shares: Mapping[str, float]) -> None:
+        """Tell how much of what is wrong each kind of mistake gives; those not named give nothing."""
+        for (name, kind), share in self._explained.items():
+            if name == pipeline:
+                share.set(shares.get(kind, 0.0))
+
+    def complete(self, now_ms: int) -> None:
+        """Everything there was has been audited."""
+        self._last.set(now_ms / 1e3)
+
+    def exposition(self, accept: str = "") -> tuple[str, bytes]:
+        """Content type and text for a scrape, in the format that `accept` asks for."""
+        encoder, content_type = choose_encoder(accept)
+        return content_type, encoder(_WithoutCreated(self.registry))

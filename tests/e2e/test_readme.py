@@ -163,7 +163,7 @@ def test_nothing_in_the_readme_goes_untried() -> None:
         *("make stack", "headrace apply", "headrace run", "headrace demo", "headrace tail", "headrace features", "headrace verify"),
         *("headrace training", "make stack-down"),
     }
-    assert set(inline()) - NOT_RUN <= {"make demo", "headrace plan", "headrace config show", "headrace verify"}
+    assert set(inline()) - NOT_RUN <= {"make demo", "headrace plan", "headrace config show", "headrace verify", "headrace audit"}
 
 
 def test_the_definitions_are_an_app() -> None:

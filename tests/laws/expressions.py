@@ -1,11 +1,11 @@
 """What the laws of expressions are tried on: one expression for every operator, trees of them, and two oracles.
 
-Both oracles read nothing but the canonical form. `plainly` computes it for one event in plain Python; `sql_of` writes it in SQL.
+Both oracles read nothing but the canonical form. `headrace.audit.plain` computes it for one event in plain Python; `sql_of` writes it in
+SQL.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +15,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 import headrace as hr
+from headrace.audit.plain import Row
 from headrace.expression import Column, Expression, Kind
-from tests.unit.expression.clocks import there
-
-Row = Mapping[str, float | bool | str | None]
 
 KINDS: Mapping[str, Kind] = {"x": "number", "y": "number", "at_ms": "number", "lat": "number", "ok": "boolean", "word": "text"}
 YEAR_2000_MS, YEAR_2100_MS = 946_684_800_000, 4_102_444_800_000
@@ -49,8 +47,6 @@ EXAMPLES: Mapping[str, Expression] = {
     "hashed": hr.hashed("word", buckets=5, absent=-1),
 }
 """An expression for every operator; all of them read from an event of `KINDS`."""
-ROUNDED = {"log1p", "haversine_km"}
-"""Operators whose last bits are our own."""
 
 _NUMBERS = st.sampled_from([math.nan, 0.0, -0.0, 0.5, 1.0, 2.0, -3.0, 1e9, -1e-9, 1.5e308]) | st.floats(-1e6, 1e6)
 ROWS = st.lists(
@@ -112,72 +108,6 @@ CONDITIONS = st.recursive(
     _logic,
     max_leaves=4,
 )
-
-
-# ------------------------------------------------------------------------------------------------- one event, in plain Python
-
-Value = float | str | None
-
-
-def plainly(form: Any, row: Row) -> Value:
-    """What an expression is for one event, truth as 0 and 1, absent as None."""
-    if not isinstance(form, dict):
-        return form if isinstance(form, str) else float(form)
-    if "field" in form:
-        value = row[form["field"]]
-        return None if value is None or value != value else value if isinstance(value, str) else float(value)  # noqa: PLR0124 - NaN
-    name, arguments = form["op"], [plainly(one, row) for one in form["of"]]
-    if name in {"and", "or"}:
-        decides = float(name == "or")
-        return decides if decides in arguments else None if None in arguments else 1.0 - decides
-    if name in {"mapped", "mapped_number"}:
-        mapping: dict[Any, float] = dict(map(tuple, form["with"]["to"]))
-        found: float | None = form["with"]["absent"] if arguments[0] is None else mapping.get(arguments[0], form["with"]["other"])
-        return found
-    if name == "hashed" and arguments[0] is None:
-        nothing: float | None = form["with"]["absent"]
-        return nothing
-    return None if None in arguments else _known(name, form.get("with"), arguments)
-
-
-def _known(name: str, given: Any, arguments: list[Any]) -> float | None:
-    first, *rest = arguments
-    if name == "hashed":
-        return float(int(hashlib.sha256(first.encode()).hexdigest()[:16], 16) % given["buckets"])
-    if name in {"hour", "weekday"}:
-        if not YEAR_2000_MS <= first <= YEAR_2100_MS:
-            return None
-        moment = there(given["zone"], first)
-        return float(moment.hour if name == "hour" else moment.weekday())
-    simple: dict[str, Callable[[], float]] = {
-        "plus": lambda: first + rest[0],
-        "minus": lambda: first - rest[0],
-        "times": lambda: first * rest[0],
-        "over": lambda: first / rest[0] if rest[0] else math.nan,
-        "negative": lambda: -first,
-        "abs": lambda: abs(first),
-        "log1p": lambda: math.log1p(first) if first > -1 else math.nan,
-        "clip": lambda: min(max(first, rest[0]), rest[1]),
-        "gt": lambda: first > rest[0],
-        "ge": lambda: first >= rest[0],
-        "lt": lambda: first < rest[0],
-        "le": lambda: first <= rest[0],
-        "eq": lambda: first == rest[0],
-        "ne": lambda: first != rest[0],
-        "isin": lambda: first in rest,
-        "not": lambda: not first,
-        "haversine_km": lambda: _apart_km(first, *rest),
-    }
-    found = float(simple[name]())
-    return found if math.isfinite(found) else None
-
-
-def _apart_km(lat1: float, lon1: float, lat2: float, lon2: float) -> float:
-    if max(abs(lat1), abs(lat2)) > 90 or max(abs(lon1), abs(lon2)) > 360:
-        return math.nan
-    a, b, turn = math.radians(lat1), math.radians(lat2), math.radians(lon2 - lon1)
-    across = math.hypot(math.cos(b) * math.sin(turn), math.cos(a) * math.sin(b) - math.sin(a) * math.cos(b) * math.cos(turn))
-    return 6371.0088 * math.atan2(across, math.sin(a) * math.sin(b) + math.cos(a) * math.cos(b) * math.cos(turn))
 
 
 # ------------------------------------------------------------------------------------------------- SQL

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.audit.plain import ROUNDED, Row, plainly
 from headrace.expression import OPERATORS, Expression
 from headrace.types import Float64s
-from tests.laws.expressions import CONDITIONS, EXAMPLES, KINDS, MACROS, NUMBERS, ROUNDED, ROWS, Row, columns_of, plainly, sql_of
+from tests.laws.expressions import CONDITIONS, EXAMPLES, KINDS, MACROS, NUMBERS, ROWS, columns_of, sql_of
 
 EVENTS = 3_000
 each_operator = pytest.mark.parametrize("name", OPERATORS)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.audit.plain import there
 from headrace.errors import DefinitionError
 from headrace.expression import Expression, Kind, col, hour, weekday
 from headrace.expression.zone import FIRST_MS, LAST_MS, zone_of
-from tests.unit.expression.clocks import there
 
 ODD = (
     "Africa/Casablanca",  # puts its clock back for a month of the moon

@@ -1,7 +1,7 @@
 """The stupid twin of the fold: for every event it looks at all events again. Slow, and obviously right.
 
-`plainly` asks the mathematics: it collects the numbers a window may see and hands them to `math.fsum` and friends. `exactly` asks for the
-bits: it sorts the numbers into panes and merges these from the oldest to the newest, from scratch for every event.
+`plainly` asks the mathematics, which the audit knows (`headrace.audit.twin`). `exactly` asks for the bits: it sorts the numbers into panes
+and merges these from the oldest to the newest, from scratch for every event.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.audit.twin import Answer, Given, Taken, newest, plainly, taken
 from headrace.features.view import Feature
 from headrace.types import NO_WATERMARK_MS, Float64s
 from tests.unit.features import naive_kinds
-from tests.unit.features.naive_kinds import Taken
 
 Columns = dict[str, NDArray[np.float64] | NDArray[np.object_]]
 
@@ -58,48 +58,24 @@ class Twin:
         self.happenings = happenings
         self.seen = _watch(happenings, lateness_ms)
         self._numbers: dict[str, list[float]] = {}
+        self._given: dict[str, list[float | str | None]] = {}
 
     def vector(self, features: Sequence[Feature], event: int) -> list[float]:
         """The features as of an event, to the bit."""
         return [self.exactly(feature, event) for feature in features]
 
-    def plainly(self, feature: Feature, event: int) -> tuple[float, float]:
+    def plainly(self, feature: Feature, event: int) -> Answer:
         """The feature's value, by the book, and how far off the fold may be."""
-        if feature.aggregation.of == "newest":
-            return self._newest(feature, event), 0.0
-        if feature.aggregation.of != "moments":
-            return naive_kinds.plainly(feature, *self._taken(feature, event), self.seen[event].as_of_ms)
-        numbers = [number for _, number in self._visible(feature, event)]
-        if not numbers:
-            return feature.empty, 0.0
-        mean = math.fsum(numbers) / len(numbers)
-        variance = math.fsum((number - mean) ** 2 for number in numbers) / len(numbers)
-        largest = max(map(abs, numbers))
-        scored = self.numbers(feature)[event]
-        # Where a variance is nothing but rounding, the number of deviations can be anything.
-        apart = math.sqrt(variance) > 1e-6 * largest
-        return {
-            "count": (float(len(numbers)), 0.0),
-            "rate": (len(numbers) / (feature.window_ms / 1000), 0.0),
-            "sum": (math.fsum(numbers), 1e-9 * largest * 30),
-            "mean": (mean, 1e-9 * largest),
-            "share": (mean, 1e-9),
-            "min": (min(numbers), 0.0),
-            "max": (max(numbers), 0.0),
-            "std": (math.sqrt(variance), 1e-7 * largest),
-            "var": (variance, 1e-9 * largest**2),
-            "z_score": (
-                (scored - mean) / math.sqrt(variance) if apart and not math.isnan(scored) else feature.empty,
-                1e-5 if apart else math.inf,
-            ),
-        }[feature.aggregation.name]
+        given, seen = self.given(feature), self.seen[event]
+        before, after = ([Given(self.happenings[one].time_ms, given[one]) for one in some] for some in (seen.before, seen.after))
+        return plainly(feature, before, after, given[event], seen.as_of_ms)
 
     def exactly(self, feature: Feature, event: int) -> float:
         """The feature's value, in the order the fold promises, from scratch."""
         if feature.aggregation.of == "newest":
             return self._newest(feature, event)
         if feature.aggregation.of != "moments":
-            return naive_kinds.exactly(feature, *self._taken(feature, event), self.seen[event].as_of_ms)
+            return naive_kinds.exactly(feature, self._taken(feature, event), self.seen[event].as_of_ms)
         panes: dict[int, list[float]] = {}
         for pane, number in self._visible(feature, event):
             panes.setdefault(pane, []).append(number)
@@ -135,21 +111,19 @@ class Twin:
         found = [(self.happenings[one].time_ms // feature.pane_ms, numbers[one]) for one in self.seen[event].after]
         return [(pane, number) for pane, number in found if pane >= oldest and not math.isnan(number)]
 
-    def _taken(self, feature: Feature, event: int) -> tuple[list[Taken], list[Taken]]:
-        """Everything that gives the feature something: what the panes of its window hold, and all; in the order of offsets."""
-        given, newest_ms, every = self.given(feature), NO_WATERMARK_MS, []
-        for one in self.seen[event].after:
-            time_ms, value = self.happenings[one].time_ms, given[one]
-            if value is not None:
-                every.append(Taken(time_ms=time_ms, given=value, in_order=time_ms >= newest_ms))
-            newest_ms = max(newest_ms, time_ms)
-        if not feature.aggregation.paned:
-            return [], every
-        oldest = self.seen[event].as_of_ms // feature.pane_ms - feature.window_ms // feature.pane_ms
-        return [one for one in every if one.time_ms // feature.pane_ms >= oldest], every
+    def _taken(self, feature: Feature, event: int) -> list[Taken]:
+        """Everything in its window that gives the feature something, in the order of offsets."""
+        given = self.given(feature)
+        after = [Given(self.happenings[one].time_ms, given[one]) for one in self.seen[event].after]
+        return taken(feature, after, self.seen[event].as_of_ms)
 
     def given(self, feature: Feature) -> list[float | str | None]:
         """What each event gives to a feature, before it is turned into a bin, a place or a hash."""
+        if feature.name not in self._given:
+            self._given[feature.name] = self._all_given(feature)
+        return self._given[feature.name]
+
+    def _all_given(self, feature: Feature) -> list[float | str | None]:
         columns = columns_of(self.happenings)
         if feature.value is None or feature.value.column(columns).dtype != object:
             return [None if math.isnan(number) else number for number in self.numbers(feature)]
@@ -157,17 +131,8 @@ class Twin:
         return [value if hold == 1.0 else None for value, hold in zip(feature.value.column(columns), holds, strict=True)]
 
     def _newest(self, feature: Feature, event: int) -> float:
-        """The newest event before the scored one that gives the feature something; of two at one time the later one."""
-        numbers = self.numbers(feature)
-        found: int | None = None
-        for one in self.seen[event].before:
-            newer = found is None or self.happenings[one].time_ms >= self.happenings[found].time_ms
-            if newer and not math.isnan(numbers[one]):
-                found = one
-        as_of_ms = self.seen[event].as_of_ms
-        if found is None or self.happenings[found].time_ms <= as_of_ms - feature.window_ms:
-            return feature.empty
-        return numbers[found] if feature.aggregation.name == "last" else (as_of_ms - self.happenings[found].time_ms) / 1000.0
+        given, seen = self.given(feature), self.seen[event]
+        return newest(feature, [Given(self.happenings[one].time_ms, given[one]) for one in seen.before], seen.as_of_ms)
 
     def numbers(self, feature: Feature) -> list[float]:
         """What each event gives to a feature; NaN where it gives nothing."""

@@ -1,92 +1,28 @@
-"""The twins of what cannot be told from moments: each takes everything a window may see, from scratch for every event.
+"""The twins of what cannot be told from moments, to the bit: each takes everything a window may see, from scratch for every event, in the
+order the fold promises.
 
-`plainly` asks the mathematics; `exactly` asks for the bits, in the order the fold promises. What only counts has no rounding, so one serves
-both; a quantile and a large number of distinct values are estimates, whose bounds `plainly` gives instead.
+What only counts or chooses has no rounding and is told by the twin of the audit (`headrace.audit.twin`), which knows the mathematics of
+the others as well.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-import struct
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from inspect import unwrap
 
+from headrace.audit.twin import Taken, chosen
 from headrace.features.sequence import power_of_two
 from headrace.features.view import Feature
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
-    """An event that gives a feature something."""
-
-    time_ms: int
-    given: float | str
-    in_order: bool
-    """Whether it was the newest of its entity when it came."""
-
-
-def plainly(feature: Feature, visible: Sequence[Taken], every: Sequence[Taken], as_of_ms: int) -> tuple[float, float]:
-    """The value by the book, and how far off the fold may be. `visible`: what the panes of the window hold; `every`: all there is."""
-    kind = feature.aggregation.of
-    if kind == "decay":
-        life_ms = feature.options.half_life_ms
-        weights = [2.0 ** ((one.time_ms - as_of_ms) / life_ms) for one in visible]
-        weighted = [weight * float(one.given) for weight, one in zip(weights, visible, strict=True)]
-        if not visible:
-            return feature.empty, 0.0
-        found = {
-            "decayed_count": math.fsum(weights),
-            "decayed_sum": math.fsum(weighted),
-            "decayed_mean": math.fsum(weighted) / math.fsum(weights),
-        }[feature.aggregation.name]
-        scale = (
-            math.fsum(map(abs, weighted)) if feature.aggregation.name == "decayed_sum" else max(abs(float(one.given)) for one in visible)
-        )
-        return found, 1e-9 * scale
-    if feature.aggregation.name == "quantile" and visible:
-        values = sorted(float(one.given) for one in visible)
-        declared = feature.options
-        value = max(-declared.largest, min(declared.largest, values[math.floor(declared.q * (len(values) - 1))]))
-        return value, max(declared.error * abs(value), declared.smallest) * (1 + 1e-12)
-    return exactly(feature, visible, every, as_of_ms), 0.0
-
-
-def exactly(feature: Feature, visible: Sequence[Taken], every: Sequence[Taken], as_of_ms: int) -> float:
-    """The value to the bit."""
-    kind = feature.aggregation.of
-    if kind == "recent":
-        return _recent(feature, [one for one in every if one.in_order], as_of_ms)
-    if kind == "run":
-        visible = [one for one in visible if one.in_order]
-    if not visible:
-        return feature.empty
-    return {
-        "oldest": _oldest,
-        "run": _run,
-        "decay": lambda feature, visible: _decayed(feature, visible, as_of_ms),
-        "hashes": _distinct,
-        "bins": _frequent if feature.options.rank else _quantile,
-    }[kind](feature, visible)
-
-
-def _oldest(_: Feature, visible: Sequence[Taken]) -> float:
-    return float(min(visible, key=lambda one: one.time_ms).given)
-
-
-def _run(_: Feature, visible: Sequence[Taken]) -> float:
-    broken = [place for place, one in enumerate(visible) if not one.given]
-    return float(len(visible) - (broken[-1] + 1 if broken else 0))
-
-
-def _recent(feature: Feature, taken: Sequence[Taken], as_of_ms: int) -> float:
-    back = max(feature.options.n, 1)
-    if len(taken) <= back or taken[-1 - back].time_ms <= as_of_ms - feature.window_ms:
-        return feature.empty
-    value = float(taken[-1 - back].given)
-    return value if feature.aggregation.name == "lag" else float(taken[-1].given) - value
+def exactly(feature: Feature, visible: Sequence[Taken], as_of_ms: int) -> float:
+    """The value to the bit, of what was taken."""
+    if feature.aggregation.of == "decay":
+        return _decayed(feature, visible, as_of_ms) if visible else feature.empty
+    if feature.aggregation.name == "quantile":
+        return _quantile(feature, visible) if visible else feature.empty
+    return chosen(feature, visible, as_of_ms)
 
 
 def _decayed(feature: Feature, visible: Sequence[Taken], as_of_ms: int) -> float:
@@ -112,32 +48,6 @@ def _decayed(feature: Feature, visible: Sequence[Taken], as_of_ms: int) -> float
     assert at is not None
     kept = power((at * feature.pane_ms - as_of_ms) / life_ms)
     return {"decayed_count": weights * kept, "decayed_sum": total * kept, "decayed_mean": total / weights}[feature.aggregation.name]
-
-
-def _distinct(feature: Feature, visible: Sequence[Taken]) -> float:
-    values = {one.given for one in visible}
-    exact = feature.options.exact
-    if len(values) <= exact:
-        return float(len(values))
-    hashes = sorted(map(_hash_of, values))
-    return exact * 2.0**53 / (hashes[exact] + 1.0)
-
-
-def _hash_of(value: float | str) -> float:
-    if isinstance(value, str):
-        return float(int.from_bytes(hashlib.sha256(value.encode()).digest()[:8], "big") >> 11)
-    mask = 2**64 - 1
-    mixed = (int.from_bytes(struct.pack("<d", value + 0.0), "little") + 0x9E3779B97F4A7C15) & mask
-    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & mask
-    return float((mixed ^ (mixed >> 31)) >> 11)
-
-
-def _frequent(feature: Feature, visible: Sequence[Taken]) -> float:
-    vocabulary, rank = feature.options.vocabulary, feature.options.rank
-    places = Counter(vocabulary.index(one.given) if one.given in vocabulary else len(vocabulary) for one in visible)
-    order = sorted(places, key=lambda place: (-places[place], place))
-    return float(order[rank - 1]) if rank <= len(order) else feature.empty
 
 
 def _quantile(feature: Feature, visible: Sequence[Taken]) -> float:
