@@ -9,7 +9,6 @@ from enum import StrEnum
 from functools import partial
 from typing import TypeVar
 
-from headrace.apps.filling import extents
 from headrace.changes import Changes, changes, definitions_fact, last_applied, starts_fact, topic_names
 from headrace.consume.kafka_reader import KafkaReader
 from headrace.definition import App
@@ -17,7 +16,6 @@ from headrace.errors import TransientError
 from headrace.publish.kafka_sink import KafkaAtLeastOnceSink
 from headrace.publish.kafka_topics import KafkaTopics, TopicWish
 from headrace.types import OutRecords, Position, TopicPartition
-from headrace.verify.deployment import deployment
 
 LARGEST_RECORD_BYTES = 2_097_152
 """What the dead-letter topic takes, so that an event of 1 MiB fits with its headers."""
@@ -49,7 +47,7 @@ class Cluster:
     """An app's view of a Kafka cluster. All methods raise `TransientError` or `BrokerRefused`."""
 
     def __init__(self, app: App, properties: Properties, wishes: Wishes) -> None:
-        self._app, self._properties, self._wishes = app, properties, wishes
+        self._app, self.properties, self._wishes = app, properties, wishes
         self._topics = KafkaTopics(properties)
 
     def compare(self) -> Changes:
@@ -70,18 +68,6 @@ class Cluster:
             settings={name: topic.settings for name, topic in there.items() if topic is not None},
         )
 
-    def to_fill(self, wanted: Changes) -> dict[str, int]:
-        """By view whose state is filled from the log: how many of the app's events that are committed already this will read."""
-        found: dict[str, int] = {}
-        with deployment(self._app.name, self._properties, None) as subject:
-            for source in self._app.sources:
-                if any(name.topic == source.topic for name in wanted.offsets):
-                    continue  # a new app: nothing is committed yet
-                filled = {one.name for one in wanted.views if one.rebuilds}
-                for view in (view for view in self._app.views_of(source) if view.name in filled):
-                    found[view.name] = sum(one.end - one.start for one in extents(self._app, subject, source, [view]))
-        return found
-
     def apply(self, wanted: Changes) -> None:
         """Make the topics, commit the starting offsets, remember the definitions; each step is skipped where nothing is missing."""
         self._topics.create(
@@ -98,7 +84,7 @@ class Cluster:
             self._remember(b"definitions", definitions_fact(self._app))
 
     def _starts(self, wanted: Changes) -> dict[TopicPartition, Position]:
-        reader = KafkaReader(self._properties)
+        reader = KafkaReader(self.properties)
         try:
             ranges = {name: _insist(partial(reader.log_range, name)) for name in wanted.offsets}
         finally:
@@ -110,7 +96,7 @@ class Cluster:
 
     def _remember(self, key: bytes, value: bytes) -> None:
         """Write a fact."""
-        sink = KafkaAtLeastOnceSink(self._properties, name=f"{self._app.name}.apply", commit_offsets=lambda _, __: True)
+        sink = KafkaAtLeastOnceSink(self.properties, name=f"{self._app.name}.apply", commit_offsets=lambda _, __: True)
         fact = OutRecords(topic=self._app.facts, keys=[key], values=[value], headers=[[]], timestamps_ms=[0])
         try:
             sink.open()
@@ -121,7 +107,7 @@ class Cluster:
             sink.close()
 
     def _values(self, topic: str) -> list[bytes | None]:
-        reader = KafkaReader(self._properties)
+        reader = KafkaReader(self.properties)
         try:
             return [record.value for record in reader.records(topic)]
         finally:

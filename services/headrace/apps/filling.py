@@ -13,7 +13,7 @@ committed offset.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -64,6 +64,17 @@ def extents(app: App, subject: Subject, source: Source, views: Sequence[FeatureV
             plan = _plan(subject, reader, name, views, committed, {view.fp: ViewHead(offset=None, watermark_ms=None) for view in views})
             found.append(Extent(partition=name, start=plan.start, end=plan.live_from))
         return found
+
+
+def to_fill(app: App, subject: Subject, changed: Collection[str], new: Collection[str]) -> dict[str, int]:
+    """By view among `changed`: how many events it is filled from, all partitions together. Topics in `new` have no commits yet."""
+    return {
+        view.name: sum(one.end - one.start for one in extents(app, subject, source, [view]))
+        for source in app.sources
+        if source.topic not in new
+        for view in app.views_of(source)
+        if view.name in changed
+    }
 
 
 def unfilled(app: App, subject: Subject, store: StateStore, source: Source, name: TopicPartition) -> list[FeatureView]:

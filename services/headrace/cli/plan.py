@@ -46,10 +46,15 @@ def plan(
 ) -> None:
     """Show what `headrace apply` would do. Exit code 0: nothing; 2: something; 1: an error."""
     from headrace.apps.cluster import Start
+    from headrace.apps.filling import to_fill
+    from headrace.verify.deployment import deployment
 
     definition, cluster = open_cluster(app_reference, config, partitions, replication, retention, Start.EARLIEST)
     wanted = cluster.compare()
-    show(definition, wanted, retention, output, fills=cluster.to_fill(wanted))
+    with deployment(definition.name, cluster.properties, None) as subject:
+        new = {name.topic for name in wanted.offsets}
+        fills = to_fill(definition, subject, {view.name for view in wanted.views if view.rebuilds}, new)
+    show(definition, wanted, retention, output, fills=fills)
     if wanted.any():
         raise typer.Exit(CHANGES_WANTED)
 

@@ -18,7 +18,7 @@ from headrace.audit.auditing import Audit
 from headrace.audit.findings import Findings
 from headrace.decode.decoder import Decoder
 from headrace.definition import Pipeline
-from headrace.features.training import training_frame
+from headrace.features.training import event_vectors
 from headrace.memory_log import MemoryReader
 from headrace.memory_log.reader import MemoryFeed
 from headrace.predict.scores import Scores
@@ -174,7 +174,7 @@ def folded(events: Sequence[Sold], of: Pipeline = PIPELINE) -> dict[Place, dict[
     """What the engine's fold makes of these events, under the names of the app; of an event that comes twice the first vector."""
     decoded = Decoder(of.source).decode(batch_of([one.record for one in events]))
     assert not decoded.refused
-    values = training_frame(of, [decoded.events]).values
+    values = event_vectors(of, [decoded.events]).values
     found: dict[Place, dict[str, float | None]] = {}
     for one, row in zip(events, values.tolist(), strict=True):
         vector = {name: None if number != number else number for name, number in zip(PIPELINE.feature_names, row, strict=True)}  # noqa: PLR0124

@@ -11,7 +11,7 @@ import pytest
 import headrace as hr
 from headrace.audit.findings import Findings, Kind
 from headrace.changes import definitions_fact
-from headrace.features import resident, watermark
+from headrace.features import training, watermark
 from headrace.testing import Driver
 from tests.unit.audit.sales import EVENTS, SOURCE, Sale, Served, Sold, app, audited, folded, pipeline, run, sold
 
@@ -173,7 +173,7 @@ def test_late_events_that_are_folded(driver: Driver, events: list[Sold], monkeyp
         return watermark.Advance(late=np.zeros_like(true.late), horizons_ms=true.horizons_ms, watermarks_ms=true.watermarks_ms)
 
     with monkeypatch.context() as patched:
-        patched.setattr(resident, "watermark", type("Patched", (), {"advance": staticmethod(never_late)}))
+        patched.setattr(training, "watermark", type("Patched", (), {"advance": staticmethod(never_late)}))
         served = folded(events)
     assert named(audited(driver, served), Kind.LATE_TAKEN) == "late events are folded"
 
