@@ -10,7 +10,7 @@ DEMO   := .venv-demo
 RUN    := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-faults test-release bench bench-flat bench-fold bench-recovery bench-verify stack stack-down lock bench-training bench-lookup
+.PHONY: help demo check test test-stack test-faults test-release bench bench-flat bench-fold bench-recovery bench-verify stack stack-down lock bench-training bench-lookup
 
 help: ## Say what there is
 	@echo "make ...       (ARGS='...' is handed on to the command)"
@@ -28,7 +28,11 @@ check: $(VENV)/ready ## Lint, format, types, import contracts
 # Without Maven or Java the tests that need Kafka are skipped, visibly; with CI=true that is a failure.
 test: $(VENV)/ready ## All tests but the long ones, on a real Kafka and a real Redis of their own
 	$(RUN) headrace stack fetch || test "$$CI" != true
-	$(RUN) pytest -n 2 --dist worksteal -m "not faults and not release and not bench" $(ARGS)
+	$(RUN) pytest -n 2 --dist worksteal -m "not stack and not faults and not release and not bench" $(ARGS)
+
+test-stack: $(VENV)/ready ## The tests of a whole stack: its commands, its security, engines beside it; CI runs them too
+	$(RUN) headrace stack fetch || test "$$CI" != true
+	$(RUN) pytest -n 2 --dist worksteal -m "stack and not faults and not release" $(ARGS)
 
 test-faults: $(VENV)/ready ## The long tests: servers and processes killed, paused, rolled back; one after another
 	$(RUN) headrace stack fetch

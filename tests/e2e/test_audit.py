@@ -22,6 +22,8 @@ from headrace.types import Position, Record, TopicPartition
 from tests.e2e.secured import ROOT, Command
 from tests.unit.audit.sales import PARTITIONS, PREDICTIONS, SOURCE, Sold, app, folded, run, sold
 
+pytestmark = pytest.mark.stack
+
 APP = ("--app", "tests.unit.audit.sales:app")
 WRONG = 'headrace_audit_mismatch_ratio{feature="recent.mean_weight_60m",pipeline="demand"}'
 

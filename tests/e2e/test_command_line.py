@@ -121,6 +121,7 @@ def test_debug_lets_the_error_through() -> None:
         with_one_line(call, debug=True)
 
 
+@pytest.mark.stack
 def test_a_stack_comes_up_is_found_again_and_goes_down(tmp_path: Path) -> None:
     """`stack up` twice starts once, `status` agrees, `down` leaves nothing."""
     folder, ports = tmp_path / "stack", [str(free_port()), str(free_port())]

@@ -79,6 +79,7 @@ def test_servers_can_be_killed_frozen_and_started_again(own_stack: Make) -> None
     redis.wait_ready()
 
 
+@pytest.mark.stack
 def test_kafka_comes_back_after_kill_with_the_same_cluster(own_stack: Make) -> None:
     """A broker that is killed and started again has its port, log and cluster id."""
     broker = own_stack(redis=False).kafka[0]

@@ -1,6 +1,6 @@
 """Every command of README.md, taken from its text and run in a fresh folder.
 
-Not run are `make test`, which would run this very test again, and what needs Docker (`test_compose.py` compares it with the local stack).
+Not run are `make test`, which is what runs the others, and what needs Docker (`test_compose.py` compares it with the local stack).
 The packages are those of this run, and so is what numba has compiled: nothing is fetched. Ports are free ones, told by the environment and
 by `ARGS`, which the Makefile reads.
 """
@@ -183,6 +183,7 @@ def test_the_demo(desk: Desk) -> None:
     assert re.search(r"3,014 records = 3,000 predictions \+ 14 dead letters", told), told[-2_000:]
 
 
+@pytest.mark.stack
 def test_on_a_real_broker(desk: Desk) -> None:
     """The block about a real broker, line by line: stack, topics, worker, load, predictions, and nothing is left running."""
     try:

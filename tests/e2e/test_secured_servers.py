@@ -39,6 +39,8 @@ from tests.e2e.secured import (
 )
 from tests.faults.app import records, write_app
 
+pytestmark = pytest.mark.stack
+
 APP = ("--app", "started:app")
 EVENTS = 300
 WRONG = "canary-that-is-wrong"

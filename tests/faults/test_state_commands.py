@@ -22,6 +22,8 @@ from tests.faults.app import write_app
 from tests.faults.harness import Make, Trial
 from tests.faults.processes import KEPT, ROOT, RUN_WORKER
 
+pytestmark = pytest.mark.stack
+
 
 def state(run: Trial, verb: str, *arguments: str, code: int = 0, module: str = "started") -> subprocess.CompletedProcess[str]:
     """`headrace state <verb>`, as an operator calls it; it has to end with this exit code."""

@@ -16,6 +16,8 @@ import pytest
 from tests.faults.harness import Make, Moment, Trial
 from tests.faults.processes import KEPT, ROOT
 
+pytestmark = pytest.mark.stack
+
 CANARY = "canary-7f3a"
 
 

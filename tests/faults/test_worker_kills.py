@@ -38,7 +38,8 @@ def test_killed_at_any_progress(trial: Make) -> None:
     assert figures["catch_ups"] > 0
 
 
-@pytest.mark.parametrize("slots", [2, pytest.param(1, marks=pytest.mark.faults)])
+@pytest.mark.faults
+@pytest.mark.parametrize("slots", [2, 1])
 def test_killed_at_random_moments_under_flow(trial: Make, slots: int) -> None:
     """100,000 events flow, a worker is killed at ten random moments: one result for every offset, all features and states are right."""
     run = trial(max_batch=500)

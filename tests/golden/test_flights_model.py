@@ -22,6 +22,8 @@ from headrace.features.training import EventVectors
 from headrace.predict.onnx_model import OnnxModel
 from headrace.predict.signature import check
 
+pytestmark = pytest.mark.stack
+
 MOST_BYTES = 150_000
 
 

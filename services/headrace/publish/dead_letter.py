@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Sequence
+from functools import cache
 from importlib import metadata
 
 from headrace.errors import TooManyRefused
@@ -112,6 +113,7 @@ def record_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> in
     return BATCH_BYTES + len(key or b"") + len(value or b"") + content
 
 
+@cache
 def installed_version() -> str:
     """The version of headrace that runs; `unknown` where it runs from its source folder without being installed."""
     try:
