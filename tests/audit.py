@@ -14,16 +14,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, repeat
 from math import isnan
 
 import numpy as np
 
-from headrace.decode.decoder import Decoder
+from headrace import hop_record
+from headrace.decode.hop_decoder import HopDecoder
 from headrace.definition import App
 from headrace.features.resident import ResidentStates
 from headrace.features.state import same_state
+from headrace.paths import decoder_of
 from headrace.predict.scores import Model
+from headrace.source import Hop
 from headrace.types import NO_WATERMARK_MS, PartitionWrite, Record, RecordBatch, TopicPartition, ViewHead
 
 Place = tuple[str, int, int]
@@ -60,6 +63,10 @@ class Expected:
     refused: dict[Place, str] = field(default_factory=dict)
     states: dict[tuple[TopicPartition, str], dict[bytes, bytes]] = field(default_factory=dict)
     watermarks: dict[TopicPartition, int] = field(default_factory=dict)
+    order: dict[Place, tuple[int, int]] = field(default_factory=dict)
+    """Where each record was read last: in its source, or in the last hop."""
+    taken: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
+    """By topic that is read, the partitions and offsets of all its events."""
 
 
 class Audit:
@@ -73,38 +80,68 @@ class Audit:
         self.app = app
         self.models = models or {}
         self.expected = Expected()
+        self.problems: list[str] = []
+        self.came: dict[str, set[tuple[int, int]]] = {}
+        """By hop, the places in what feeds it of the records that came."""
 
     def fold(self, partition: TopicPartition, records: Iterable[Record], *, portion: int = 1) -> None:
-        """Fold a source partition up to and with its last record: one at a time, or in portions, which is quicker and changes no bit."""
-        source = next(source for source in self.app.sources if source.topic == partition.topic)
-        views = self.app.views_of(source)
-        decoder = Decoder(source)
-        states = ResidentStates(views=views, read=lambda _, keys: {view.fp: [None] * len(keys) for view in views}, capacity=10_000_000)
+        """Fold a partition of a source or hop up to and with its last record: one at a time, or in portions, which is quicker and changes
+        no bit. What feeds a hop must be folded before it.
+        """
+        reads = next(one for one in self.app.inputs if one.topic == partition.topic)
+        views = self.app.views_of(reads)
+        decoder = decoder_of(self.app, reads)
+        states = ResidentStates(
+            views=views,
+            read=lambda _, keys: {view.fp: [None] * len(keys) for view in views},
+            capacity=10_000_000,
+            lateness_ms=reads.lateness_ms,
+        )
         states.start(partition, {view.fp: 0 for view in views}, NO_WATERMARK_MS)
-        pipelines = self.app.pipelines_of(source)
+        pipelines = self.app.pipelines_of(reads)
         names = [f"{view.name}.{feature}" for view in views for feature in view.feature_names]
         names += [name for pipeline in pipelines for name, _ in pipeline.event_features]
         own = [pair for pipeline in pipelines for pair in pipeline.event_features]
         end = 0
         out = frozenset(self.left_out.get(partition, ()))
-        kept = (record for record in records if record.offset not in out)
-        self.expected.refused |= {(partition.topic, partition.partition, offset): "CRASH_LOOP" for offset in out}
-        for batch in map(batch_of, _portions(kept, portion)):
-            decoded = decoder.decode(batch)
-            places = [(partition.topic, partition.partition, offset) for offset in batch.offsets.tolist()]
-            end = places[-1][2] + 1
-            self.expected.refused |= {places[letter.row]: letter.reason.value for letter in decoded.refused}
+        for batch in map(batch_of, _portions(records, portion)):
+            sent = decoder.sent(batch)[0] if isinstance(decoder, HopDecoder) else batch
+            if isinstance(reads, Hop):
+                self._look_at_what_came(reads, sent, batch)
+            places = list(zip(repeat(sent.topic), sent.partitions.tolist(), sent.offsets.tolist(), strict=False))
+            end = int(batch.offsets[-1]) + 1
+            self.expected.order |= dict(zip(places, zip(batch.partitions.tolist(), batch.offsets.tolist(), strict=True), strict=True))
+            kept = np.flatnonzero(~np.isin(batch.offsets, list(out)))
+            self.expected.refused |= {places[row]: "CRASH_LOOP" for row in set(range(len(batch))) - set(kept.tolist())}
+            decoded = decoder.decode(batch.select(kept))
+            self.expected.refused |= {places[kept[letter.row]]: letter.reason.value for letter in decoded.refused}
             events = decoded.events
             columns = [states.fold(events).values, *(expression.evaluate(events.columns).reshape(-1, 1) for _, expression in own)]
             for row, vector in zip(events.rows.tolist(), np.hstack(columns).tolist(), strict=True):
-                self.expected.features[places[row]] = {
-                    name: None if isnan(value) else value for name, value in zip(names, vector, strict=True)
-                }
+                place = places[kept[row]]
+                features = {name: None if isnan(value) else value for name, value in zip(names, vector, strict=True)}
+                self.expected.features.setdefault(place, {}).update(features)
+                self.expected.taken.setdefault(reads.topic, set()).add((batch.partitions[kept[row]], batch.offsets[kept[row]]))
         self.expected.watermarks[partition] = states.watermark_ms(partition)
         for view in views:
             self.expected.states[partition, view.fp] = {}
         for write in states.pack({partition: end}):
             self._keep(write)
+
+    def _look_at_what_came(self, hop: Hop, sent: RecordBatch, batch: RecordBatch) -> None:
+        """The features that came with each event are those of the stages before, and it came once."""
+        found = hop_record.opened(batch.values)
+        rows = np.arange(len(batch))
+        came = self.came.setdefault(hop.topic, set())
+        for row, vector in zip(rows.tolist(), found.features(rows, batch.values, len(hop.carried)).tolist(), strict=True):
+            place = (sent.topic, int(sent.partitions[row]), int(sent.offsets[row]))
+            expected = [self.expected.features.get(place, {}).get(name) for name in hop.carried]
+            if [None if isnan(value) else value for value in vector] != expected:
+                self.problems.append(f"features: {place} came to {hop.topic} with {vector}, expected {expected}")
+            feeder = (int(found.heads["feeder"][row]), int(found.heads["feeder_offset"][row]))
+            if feeder in came:
+                self.problems.append(f"duplicate: {place} came to {hop.topic} twice")
+            came.add(feeder)
 
     def _keep(self, write: PartitionWrite) -> None:
         for view in write.views:
@@ -117,7 +154,11 @@ class Audit:
 
     def compare_results(self, predictions: Mapping[str, Sequence[Record]], dead_letters: Sequence[Record]) -> list[str]:
         """Everything wrong with what a `read_committed` reader sees; `predictions` by pipeline name, each partition in offset order."""
-        found: list[str] = []
+        found = list(self.problems)
+        for hop in self.app.hops:
+            taken, came = self.expected.taken.get(hop.feeds.topic, set()), self.came.get(hop.topic, set())
+            found += [f"lost: {place} of {hop.feeds.topic} did not come to {hop.topic}" for place in taken - came]
+            found += [f"made up: {place} of {hop.feeds.topic} came to {hop.topic}" for place in came - taken]
         refused = [place_of(record) for record in dead_letters]
         for record, place in zip(dead_letters, refused, strict=True):
             reason = header(record, "headrace-reason")
@@ -153,9 +194,10 @@ class Audit:
             if value["features"] != {name: expected.get(name) for name in names}:
                 wrong = [name for name in names if value["features"].get(name) != expected.get(name)]
                 found.append(f"features: {place}: {[(name, value['features'].get(name), expected.get(name)) for name in wrong]}")
-            if last.get(value["entity"], (record.partition, -1)) > (record.partition, place[2]):
+            step = (record.partition, self.expected.order.get(place, (0, place[2]))[1])
+            if last.get(value["entity"], (record.partition, -1)) > step:
                 found.append(f"order: {place} after {last[value['entity']]}")
-            last[value["entity"]] = (record.partition, place[2])
+            last[value["entity"]] = step
         if pipeline in self.models:
             self._compare_scores(self.models[pipeline], names, dict(zip(results, scores, strict=True)), found)
         return results
@@ -170,13 +212,13 @@ class Audit:
 
     def compare_states(self, partition: TopicPartition, view_fp: str, stored: Mapping[bytes, bytes], head: ViewHead) -> list[str]:
         """Everything wrong with one view of a partition in the store."""
-        source = next(source for source in self.app.sources if source.topic == partition.topic)
+        source = next(reads for reads in self.app.inputs if reads.topic == partition.topic)
         view = next(view for view in self.app.views_of(source) if view.fp == view_fp)
         expected = self.expected.states[partition, view_fp]
         watermark_ms = self.expected.watermarks[partition]
         found = (
             []
-            if head.watermark_ms == watermark_ms
+            if (NO_WATERMARK_MS if head.watermark_ms is None else head.watermark_ms) == watermark_ms
             else [f"diverged: watermark of {partition} is {head.watermark_ms}, expected {watermark_ms}"]
         )
         as_of_ms = watermark_ms - source.lateness_ms

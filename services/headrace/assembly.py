@@ -14,10 +14,12 @@ from typing import Protocol
 from headrace.assignment import Assignment
 from headrace.batch_size import BatchSize
 from headrace.clock import Clock
+from headrace.consume.aligned_source import AlignedSource
 from headrace.consume.facts import Facts
+from headrace.consume.record_reader import RecordReader
 from headrace.consume.record_source import RecordSource
 from headrace.crashes import CrashWatch
-from headrace.decode.decoder import Decoder
+from headrace.decode.time_peek import TimePeek
 from headrace.definition import App, Pipeline
 from headrace.errors import DefinitionError
 from headrace.executor import Executor, InlineExecutor, ThreadExecutor
@@ -28,7 +30,7 @@ from headrace.features.state_store import StateStore
 from headrace.loop import Loop
 from headrace.memory_log import Hook, MemoryLog, MemoryReader, MemorySink, MemorySource, go_on
 from headrace.parts import Limits, Parts, Watch
-from headrace.paths import Paths
+from headrace.paths import Paths, decoder_of
 from headrace.pipeline import SourcePath
 from headrace.predict.onnx_model import OnnxModel
 from headrace.predict.scores import Model
@@ -36,9 +38,10 @@ from headrace.predict.signature import check
 from headrace.publish.dead_letter import DeadLetters, RefusedShare
 from headrace.publish.encoder import Encoder, HeaderPolicy
 from headrace.publish.fresh_sink import FreshSink
+from headrace.publish.hop_writer import HopWriter
 from headrace.publish.record_sink import RecordSink
 from headrace.scorer import Scorer
-from headrace.source import Source
+from headrace.source import Hop, Source
 from headrace.takeover import identity_of, is_newer
 from headrace.timeline import Timeline
 from headrace.types import Delivery, Position, StatesPage, TopicPartition
@@ -66,6 +69,8 @@ class Ports:
     sink: RecordSink
     store: StateStore
     facts: Facts
+    reader: Callable[[], RecordReader]
+    """A new reader of any topic."""
 
 
 def inline_executors() -> Executors:
@@ -121,6 +126,7 @@ def embedded(
             sink=MemorySink(log, transactional_id=f"{app.name}.{slot}", pause=pause),
             store=store,
             facts=Facts(app.facts, lambda: MemoryReader(log), source.written_end),
+            reader=lambda: MemoryReader(log),
         ),
         models=load_models(app) if models is None else models,
         clock=clock,
@@ -135,10 +141,10 @@ def embedded(
 
 def prepare_embedded(app: App, log: MemoryLog, partitions: int) -> None:
     """What `headrace apply` does on Kafka: the topics of an app, and the starting offsets of its group."""
-    for source in app.sources:
-        log.create_topic(source.topic, partitions)
+    for reads in app.inputs:
+        log.create_topic(reads.topic, partitions)
         for number in range(partitions):
-            partition = TopicPartition(source.topic, number)
+            partition = TopicPartition(reads.topic, number)
             log.group(app.name).offsets.setdefault(partition, Position(offset=0, watermark_ms=None))
     for topic in (app.dead_letters, *(pipeline.predictions for pipeline in app.pipelines)):
         log.create_topic(topic, partitions)
@@ -180,7 +186,7 @@ def assemble(
     )
     crashes = CrashWatch(
         store=ports.store,
-        views={source.topic: [view.fp for view in app.views_of(source)] for source in app.sources},
+        views={reads.topic: [view.fp for view in app.views_of(reads)] for reads in app.inputs},
         facts=ports.facts,
         room=2 * limits.max_batch,
         say=watch.say,
@@ -189,15 +195,13 @@ def assemble(
         is_newer=is_newer,
     )
     paths = Paths(
-        {
-            source.topic: source_path(app, source, applier, models=models, clock=clock, limits=limits, headers=headers)
-            for source in app.sources
-        },
+        {reads.topic: source_path(app, reads, applier, models=models, clock=clock, limits=limits, headers=headers) for reads in app.inputs},
         crashes=crashes,
         facts=app.facts,
     )
+    source = aligned(app, ports, executors.claims, monotonic_ms, most_held=2 * limits.max_batch) if app.hops else ports.source
     assignment = Assignment(
-        source=ports.source,
+        source=source,
         store=ports.store,
         applier=applier,
         path=paths,
@@ -209,7 +213,7 @@ def assemble(
     )
     return Loop(
         Parts(
-            source=ports.source,
+            source=source,
             sink=FreshSink(ports.sink, monotonic_ms, watch.say),
             applier=applier,
             assignment=assignment,
@@ -220,6 +224,20 @@ def assemble(
             taken_by=taken_by,
             watch=watch,
         )
+    )
+
+
+def aligned(app: App, ports: Ports, executor: Executor, now_ms: Callable[[], int], *, most_held: int) -> AlignedSource:
+    """The source of an app with hops: what feeds them keeps pace."""
+    feeding = {hop.feeds.topic: hop.feeds for hop in app.hops}
+    return AlignedSource(
+        ports.source,
+        slack_ms={topic: reads.lateness_ms // 2 for topic, reads in feeding.items()},
+        times_of={topic: TimePeek(reads).times_ms for topic, reads in feeding.items()},
+        reader=ports.reader,
+        executor=executor,
+        now_ms=now_ms,
+        most_held=most_held,
     )
 
 
@@ -234,27 +252,36 @@ class States(Protocol):
 
 
 def source_path(
-    app: App, source: Source, stored: States, *, models: Mapping[str, Model], clock: Clock, limits: Limits, headers: HeaderPolicy
+    app: App, reads: Source, stored: States, *, models: Mapping[str, Model], clock: Clock, limits: Limits, headers: HeaderPolicy
 ) -> SourcePath:
-    """The path of one source topic: its views, and every pipeline that scores it."""
-    views = app.views_of(source)
-    states = ResidentStates(views=views, read=stored.read, scan=stored.scan, capacity=limits.resident_entities)
-    names = [f"{view.name}.{feature}" for view in views for feature in view.feature_names]
+    """The path of one source or hop: its views, every pipeline that scores there, and every hop it feeds."""
+    views = app.views_of(reads)
+    carried = reads.carried if isinstance(reads, Hop) else ()
+    names = [*carried, *(f"{view.name}.{feature}" for view in views for feature in view.feature_names)]
     return SourcePath(
-        source=source,
-        decoder=Decoder(source, max_value_bytes=limits.max_value_bytes, fields=_fields(app, source)),
-        states=states,
-        scorers=[_scorer(app, pipeline, models[pipeline.name], names, headers) for pipeline in app.pipelines_of(source)],
+        source=reads,
+        decoder=decoder_of(app, reads, max_value_bytes=limits.max_value_bytes, fields=_fields(app, reads)),
+        states=ResidentStates(
+            views=views, read=stored.read, scan=stored.scan, capacity=limits.resident_entities, lateness_ms=reads.lateness_ms
+        ),
+        scorers=[_scorer(app, pipeline, models[pipeline.name], names, headers) for pipeline in app.pipelines_of(reads)],
+        hops=[HopWriter(hop, [names.index(name) for name in hop.carried]) for hop in _fed_by(app, reads)],
+        model=models[app.stages_at(reads)[0].pipeline.name].name if isinstance(reads, Hop) else None,
         dead_letters=DeadLetters(app.name, app.dead_letters, max_record_bytes=limits.max_record_bytes),
         share=RefusedShare(limits.refused_share, limits.refused_window, app=app.name),
         now_ms=clock.now_ms,
     )
 
 
-def _fields(app: App, source: Source) -> frozenset[str]:
+def _fed_by(app: App, reads: Source) -> list[Hop]:
+    """The hops that a source or hop feeds."""
+    return [stage.passes_on for stage in app.stages_at(reads) if stage.passes_on is not None]
+
+
+def _fields(app: App, reads: Source) -> frozenset[str]:
     """The event fields that something reads as a column."""
-    fields = frozenset().union(*(view.fields for view in app.views_of(source)))
-    for pipeline in app.pipelines_of(source):
+    fields = frozenset().union(*(view.fields for view in app.views_of(reads)), {hop.key for hop in _fed_by(app, reads)})
+    for pipeline in app.pipelines_of(reads):
         fields |= frozenset().union(*(expression.fields() for _, expression in pipeline.event_features))
         if pipeline.outcomes is not None:
             fields |= {pipeline.outcomes.join}

@@ -276,12 +276,14 @@ class Assignment:
         claim = self._store.claim(name, self.path.views(name.topic), owner)
         committed = self._source.committed(name)
         topic_id = self._source.topic_id(name.topic)
-        self._store.set_partitions(name.topic, self._source.partitions(name.topic))
+        partitions = self._source.partitions(name.topic)
+        self._store.set_partitions(name.topic, partitions)
         found = Found(
             partition=name,
             heads=claim.heads,
             state_topic_id=claim.topic_id,
             topic_id=topic_id,
+            partitions=partitions,
             committed=committed,
             log=self._source.log_range(name),
         )

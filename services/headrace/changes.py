@@ -15,11 +15,16 @@ from headrace.definition import App
 from headrace.duration import duration_text
 from headrace.errors import DefinitionError
 from headrace.features.view import FeatureView
-from headrace.source import Source
+from headrace.source import Hop, Source
 from headrace.types import Position, TopicPartition
 
 FOR_EVER = "-1"
 FACT_KIND, STARTS_KIND = "definitions", "starts"
+
+MOST_FEEDERS = 256
+"""Their watermarks travel beside a committed offset, where a broker takes 4,096 bytes."""
+HOP_SETTINGS = {"max.message.bytes": "2097152"}
+"""A record of a hop is one of the source with the features so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +67,7 @@ class Changes:
 def topic_names(app: App) -> list[str]:
     """Every topic an app reads or writes, its sources first."""
     return [
-        *(source.topic for source in app.sources),
+        *(reads.topic for reads in app.inputs),
         *(pipeline.predictions for pipeline in app.pipelines),
         app.dead_letters,
         app.facts,
@@ -73,7 +78,7 @@ def definitions_fact(app: App) -> bytes:
     """The record that remembers what was applied: names for `plan`, whole definitions for `audit`."""
     views = {
         view.name: {"fingerprint": view.fingerprint, "features": list(view.feature_names), "definition": view.canonical()}
-        for view in all_views(app)
+        for view in app.views
     }
     return json.dumps({"kind": FACT_KIND, "app": app.name, "views": views}, sort_keys=True, separators=(",", ":")).encode()
 
@@ -95,11 +100,6 @@ def starting_offsets(facts: Sequence[bytes | None]) -> dict[TopicPartition, int]
             for topic, offsets in fact["offsets"].items():
                 found.update({TopicPartition(topic, int(number)): offset for number, offset in offsets.items()})
     return found
-
-
-def all_views(app: App) -> list[FeatureView]:
-    """The views of an app, each once."""
-    return [view for source in app.sources for view in app.views_of(source)]
 
 
 def last_applied(facts: Sequence[bytes | None]) -> dict[str, dict[str, object]]:
@@ -129,13 +129,21 @@ def changes(
     Raises `DefinitionError` where a source topic does not keep what the windows need.
     """
     answer = Changes(app=app.name)
-    for source in app.sources:
-        keeps = settings.get(source.topic, {"retention.ms": retention_ms})
-        answer.problems.extend(_kept_too_short(source, app.views_of(source), keeps))
+    for reads in app.inputs:
+        keeps = settings.get(reads.topic, {"retention.ms": retention_ms})
+        answer.problems.extend(_kept_too_short(reads, app.views_of(reads), keeps))
     by_source = {source.topic: found.get(source.topic) or partitions for source in app.sources}
     kept = {"retention.ms": retention_ms}
     for source in app.sources:
         _want(answer, found, MissingTopic(name=source.topic, partitions=partitions, settings=kept, role="source"))
+    for hop in app.hops:
+        wanted = by_source[hop.source.topic]
+        if wanted > MOST_FEEDERS:
+            raise DefinitionError(
+                f"{hop!r} would be fed by {wanted} partitions of {hop.feeds!r}; at most {MOST_FEEDERS} can: their "
+                "watermarks stand beside each offset"
+            )
+        _want(answer, found, MissingTopic(name=hop.topic, partitions=wanted, settings={**kept, **HOP_SETTINGS}, role=f"hop by {hop.key}"))
     for pipeline in app.pipelines:
         wanted = by_source[pipeline.source.topic]
         role = f"predictions of {pipeline.name}"
@@ -151,9 +159,10 @@ def changes(
     facts = {"retention.ms": FOR_EVER}
     _want(answer, found, MissingTopic(name=app.facts, partitions=1, settings=facts, role="facts"))
     answer.views.extend(_view_changes(app, applied))
-    for source in app.sources:
-        for number in range(by_source[source.topic]):
-            partition = TopicPartition(source.topic, number)
+    for reads in app.inputs:
+        wanted = by_source[reads.source.topic] if isinstance(reads, Hop) else by_source[reads.topic]
+        for number in range(found.get(reads.topic) or wanted):
+            partition = TopicPartition(reads.topic, number)
             if not committed.get(partition, False):
                 answer.offsets.append(partition)
     return answer
@@ -164,6 +173,8 @@ def _kept_too_short(source: Source, views: Sequence[FeatureView], settings: Mapp
 
     Raises `DefinitionError` below that window and twice the lateness; warns below twice the window.
     """
+    if not views:
+        return
     kept_ms = int(settings.get("retention.ms", FOR_EVER))
     if "compact" in settings.get("cleanup.policy", ""):
         yield f"{source.topic} is compacted: events are gone that a newer one of their key replaced, so a rebuilt state is wrong"
@@ -192,7 +203,7 @@ def _want(answer: Changes, found: Mapping[str, int | None], topic: MissingTopic)
 
 def _view_changes(app: App, applied: Mapping[str, Mapping[str, object]]) -> list[ViewChange]:
     answer = []
-    views = all_views(app)
+    views = app.views
     for view in views:
         before = applied.get(view.name)
         if before is None:

@@ -107,10 +107,17 @@ def begin(before: Attempt | None, mine: Attempt, *, wary_until: int, gone: Calla
             deaths[offset] = deaths.get(offset, 0) + 1
         else:
             still_open.append((slot, process, offset))
-    stuck = another and mine.start <= before.start and mine.committed <= before.committed
+    stuck = got_no_further(before, mine)
     suspects = [*deaths, *(offset for _, _, offset in still_open)]
     wary = max(before.wary_until, wary_until if stuck else 0, max(suspects, default=-1) + 1)
     return replace(mine, wary_until=wary if wary > mine.start else 0, deaths=deaths, open_cases=still_open)
+
+
+def got_no_further(before: Attempt | None, mine: Attempt) -> bool:
+    """Whether another process died, or lost the partition, without having committed anything."""
+    if before is None or before.process in {mine.process, RELEASED}:
+        return False
+    return mine.start <= before.start and mine.committed <= before.committed
 
 
 def crash_fact(partition: TopicPartition, offset: int) -> bytes:
@@ -145,6 +152,14 @@ class Begun:
     owner: bytes
     attempt: Attempt
     left_out: Sequence[int] = ()
+    alone: int = 0
+    """So many records go one by one at least, as long as they stood in the log at the claim: in a hop they are fewer than its offsets."""
+    end: int = 0
+    """Where the log ended then."""
+
+    def wary_until(self) -> int:
+        """Below which offset records go one by one."""
+        return max(self.attempt.wary_until, self.end) if self.alone else self.attempt.wary_until
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +218,8 @@ class CrashWatch:
                     f"{name}: folding offset {offset} again ended the process {DEATHS} times, and its prediction is out, so it cannot be "
                     f"left out; install the version that made it, then `headrace state rebuild --partition {name}`, and restart the worker"
                 )
-        return Begun(owner=owner, attempt=found, left_out=left_out)
+        alone = self._room if got_no_further(before, mine) else 0
+        return Begun(owner=owner, attempt=found, left_out=left_out, alone=alone, end=end)
 
     def _gone(self, slot: str, process: str) -> bool:
         return self._is_newer(self._store.holder(slot), process)
@@ -217,7 +233,7 @@ class CrashWatch:
 
     def wary_until(self, partition: TopicPartition) -> int:
         """Below which offset its records go one by one; 0 where none does."""
-        return self._begun[partition].attempt.wary_until if partition in self._looked_at else 0
+        return self._begun[partition].wary_until() if partition in self._looked_at else 0
 
     def stop(self, partition: TopicPartition) -> None:
         """It flows no more until it is claimed again."""
@@ -267,8 +283,9 @@ class CrashWatch:
         rows = np.flatnonzero(batch.partitions == name.partition)
         offsets = batch.offsets[rows]
         rest[rows[np.isin(offsets, begun.left_out)]] = False
-        condemned, wary_until = begun.attempt.condemned(), begun.attempt.wary_until
-        for row in rows[(offsets < wary_until) & rest[rows]].tolist():
+        condemned = begun.attempt.condemned()
+        suspected = (offsets < begun.attempt.wary_until) | ((offsets < begun.end) & (np.arange(len(rows)) < begun.alone))
+        for row in rows[suspected & rest[rows]].tolist():
             rest[row] = False
             offset = int(batch.offsets[row])
             alone = batch.select(np.array([row]))
@@ -277,7 +294,8 @@ class CrashWatch:
             yield Piece(records=alone, condemned=offset in condemned)
         if self._begun[name].attempt.taking is not None:
             self._take(name, None)
-        if len(rows) and offsets[-1] + 1 >= max(wary_until, *begun.left_out, 0):
+        begun = self._begun[name] = replace(self._begun[name], alone=max(0, begun.alone - len(rows)))
+        if len(rows) and offsets[-1] + 1 >= max(begun.wary_until(), *begun.left_out, 0):
             self._looked_at.discard(name)
 
     def _take(self, name: TopicPartition, offset: int | None) -> None:

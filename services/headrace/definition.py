@@ -1,20 +1,26 @@
 """What an engineer declares above feature views: pipelines (source -> views -> model -> prediction topic) and the app they make up.
 
+An event is kept by one entity at a time. So a pipeline is a chain of *stages*, one for each entity of its views: first the key of its
+source, then the others in the order in which they are named. A stage adds the features of its views to the event and passes it on, by a
+*hop*: an internal topic keyed by the next entity, `<app>.<pipeline>.by-<entity>.v1`. The last stage scores. A pipeline whose views all keep
+the key of the source has one stage and no hop; one with no view of the key has a first stage that only passes on.
+
 Everything is checked here, before anything runs; an error names the definition, the field and the fix. Limit: all views of a pipeline
-come from one source, and their entity is its key.
+come from one source.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 from headrace.errors import DefinitionError
 from headrace.expression import Expression, col
 from headrace.features.streams import canonical_json
 from headrace.features.view import FeatureView, fingerprint_of
-from headrace.source import Outcomes, Source, topic_name
+from headrace.source import Hop, Outcomes, Source, topic_name
 
 _PIPELINE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}", re.ASCII)
 _APP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", re.ASCII)
@@ -80,8 +86,48 @@ class Pipeline:
         """The sha256 of the canonical JSON, in hex: equal fingerprints mean equal feature vectors."""
         return fingerprint_of(self.canonical())
 
+    @property
+    def entities(self) -> tuple[str, ...]:
+        """The entities of its stages; the first is the key of the source, unless records may have any key."""
+        first = () if self.source.rekey else (self.source.key,)
+        return tuple(dict.fromkeys((*first, *(view.entity for view in self.views))))
+
     def __repr__(self) -> str:
         return f"Pipeline({self.name!r})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A part of a pipeline that keeps one entity: what it reads, the views it adds, and where it passes events on to; None: it scores."""
+
+    pipeline: Pipeline
+    reads: Source
+    views: tuple[FeatureView, ...]
+    passes_on: Hop | None
+
+
+def stages_of(pipeline: Pipeline, app: str) -> Iterator[Stage]:
+    """The stages of a pipeline of an app, first to last."""
+    reads, carried = pipeline.source, list[FeatureView]()
+    entities = pipeline.entities
+    if not pipeline.source.rekey:
+        entities = entities[1:]
+        carried += [view for view in pipeline.views if view.entity == pipeline.source.key]
+    views = tuple(carried)
+    for entity in entities:
+        made_by = [pipeline.source.canonical(), *(view.fingerprint for view in carried)]
+        hop = Hop(
+            topic_name(f"{app}.{pipeline.name}.by-{entity}.v1", of=f"Pipeline({pipeline.name!r}): its hop by {entity!r}"),
+            source=pipeline.source,
+            entity=entity,
+            feeds=reads,
+            carried=[f"{view.name}.{feature}" for view in carried for feature in view.feature_names],
+            made_by=fingerprint_of(made_by),
+        )
+        yield Stage(pipeline=pipeline, reads=reads, views=views, passes_on=hop)
+        reads, views = hop, tuple(view for view in pipeline.views if view.entity == entity)
+        carried += views
+    yield Stage(pipeline=pipeline, reads=reads, views=views, passes_on=None)
 
 
 class App:
@@ -98,8 +144,10 @@ class App:
         _no_twice(where, "pipeline", [pipeline.name for pipeline in self.pipelines])
         _no_twice(where, "prediction topic", [pipeline.predictions for pipeline in self.pipelines])
         self.sources = self._sources(where)
-        self._views = self._all_views(where)
-        read = {source.topic for source in self.sources}
+        self.stages = tuple(stage for pipeline in self.pipelines for stage in stages_of(pipeline, name))
+        self.hops = tuple(stage.passes_on for stage in self.stages if stage.passes_on is not None)
+        self.views = self._all_views(where)
+        read = {one.topic for one in self.inputs}
         for pipeline in self.pipelines:
             if pipeline.predictions in read | {self.dead_letters}:
                 raise DefinitionError(
@@ -120,13 +168,26 @@ class App:
         """The topic of its facts: what is true of it and no function of its log."""
         return f"{self.name}.facts.v1"
 
-    def views_of(self, source: Source) -> tuple[FeatureView, ...]:
-        """The views over a source, in the order of the pipelines; one that several pipelines use comes once."""
-        return tuple(view for view in self._views if view.source.topic == source.topic)
+    @property
+    def inputs(self) -> tuple[Source, ...]:
+        """Everything it reads: its sources, then its hops, each behind what feeds it."""
+        return (*self.sources, *self.hops)
 
-    def pipelines_of(self, source: Source) -> tuple[Pipeline, ...]:
-        """The pipelines that score the events of a source."""
-        return tuple(pipeline for pipeline in self.pipelines if pipeline.source.topic == source.topic)
+    def stages_at(self, reads: Source) -> tuple[Stage, ...]:
+        """The stages that read a source or hop."""
+        return tuple(stage for stage in self.stages if stage.reads.topic == reads.topic)
+
+    def views_of(self, reads: Source) -> tuple[FeatureView, ...]:
+        """The views that are kept of a source or hop, in the order of the pipelines; one that several pipelines use comes once."""
+        return tuple({view.name: view for stage in self.stages_at(reads) for view in stage.views}.values())
+
+    def pipelines_of(self, reads: Source) -> tuple[Pipeline, ...]:
+        """The pipelines that score the events of a source or hop."""
+        return tuple(stage.pipeline for stage in self.stages_at(reads) if stage.passes_on is None)
+
+    def kept_at(self, view: str) -> Source:
+        """The source or hop whose partitions hold the state of a view, the first if there are several."""
+        return next(stage.reads for stage in self.stages for one in stage.views if one.name == view)
 
     def __repr__(self) -> str:
         return f"App({self.name!r})"

@@ -41,7 +41,7 @@ from headrace.features.state_store import Looked, LookupStore
 from headrace.features.view import FeatureView
 from headrace.features.warm_up import warm_up as compile_fold
 from headrace.partitioner import Partitioner
-from headrace.types import TopicPartition, ViewHead
+from headrace.types import NO_WATERMARK_MS, HopWatermark, TopicPartition, ViewHead
 
 AT_ONCE = 1_000
 """Entities of one round trip; more are looked up in several."""
@@ -67,7 +67,9 @@ class EntityFeatures:
     offset: int
     """The applied offset: every event of the partition below it is in the values, none from it on."""
     watermark_ms: int | None
-    """The newest event time of the partition below that offset; None while it has shown no event."""
+    """The newest event time of the partition below that offset; None while it has shown no event, or, of a view kept behind a hop, while
+    not all partitions of the source have.
+    """
 
     @property
     def staleness_ms(self) -> int | None:
@@ -103,7 +105,8 @@ class FeatureLookups:
         self._name = app.name
         self._store = store
         self._now_ms = now_ms
-        self._readers = {view.name: StateReader(view) for source in app.sources for view in app.views_of(source)}
+        self._readers = {view.name: StateReader(view) for view in app.views}
+        self._topics = {view.name: app.kept_at(view.name).topic for view in app.views}
         self._partitions: dict[str, int] = {}
         self._partitioner = Partitioner()
         self._lock = threading.Lock()
@@ -133,7 +136,7 @@ class FeatureLookups:
         """Connect, and load the compiled fold (a second or so, the first time on a machine several), so that no look-up waits for it."""
         compile_fold(reader.view for reader in self._readers.values())
         for reader in self._readers.values():
-            self._store.look(reader.view.source.topic, reader.view.fp, {})
+            self._store.look(self._topics[reader.view.name], reader.view.fp, {})
 
     def close(self) -> None:
         """Close the connections."""
@@ -174,16 +177,16 @@ class FeatureLookups:
                 known=state is not None,
                 values=dict(zip(names, vector, strict=True)),
                 as_of_ms=instant_ms,
-                partition=TopicPartition(view.source.topic, number),
+                partition=TopicPartition(self._topics[view.name], number),
                 offset=found.heads[number].offset or 0,
-                watermark_ms=found.heads[number].watermark_ms,
+                watermark_ms=_shown(found.heads[number].watermark_ms),
             )
             for entity, number, state, vector, instant_ms in zip(entities, numbers, packed, values.tolist(), seen_ms.tolist(), strict=True)
         ]
 
     def _look(self, view: FeatureView, keys: Sequence[bytes]) -> tuple[list[int], Looked]:
         """The partition of each key, and what the store holds of them; asked again while the topic has another number of partitions."""
-        topic = view.source.topic
+        topic = self._topics[view.name]
         for _ in range(_ATTEMPTS):
             count = self._partitions.get(topic)
             numbers = [] if count is None else self._numbers(keys, count)
@@ -263,8 +266,11 @@ def _instant(as_of_ms: int) -> int:
 
 def _from_ms(view: FeatureView, head: ViewHead, as_of_ms: int | None, now_ms: int) -> int:
     """The instant asked for, or the one that is meant where none is."""
-    if head.watermark_ms is None:
-        return now_ms if as_of_ms is None else as_of_ms
+    if _shown(head.watermark_ms) is None or head.watermark_ms is None:
+        if as_of_ms is not None:
+            return as_of_ms
+        newest_ms = max(head.watermark_ms.parts) if isinstance(head.watermark_ms, HopWatermark) else NO_WATERMARK_MS
+        return newest_ms if view.source.historical and newest_ms != NO_WATERMARK_MS else now_ms
     horizon_ms = head.watermark_ms - view.source.lateness_ms
     if as_of_ms is None:
         return head.watermark_ms if view.source.historical else max(now_ms, horizon_ms)
@@ -274,6 +280,11 @@ def _from_ms(view: FeatureView, head: ViewHead, as_of_ms: int | None, now_ms: in
             f"before {_time(horizon_ms)} (watermark less lateness)"
         )
     return as_of_ms
+
+
+def _shown(watermark_ms: int | None) -> int | None:
+    """The watermark as people know it: minus infinity is none."""
+    return None if watermark_ms is None or watermark_ms == NO_WATERMARK_MS else int(watermark_ms)
 
 
 def _time(instant_ms: int) -> str:

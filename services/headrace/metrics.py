@@ -105,10 +105,17 @@ class _PartitionGauge(_Children[TopicPartition, Gauge]):
 class Metrics:
     """The metrics of a worker. Methods are called by one thread, once a batch or less; `exposition` by any.
 
-    `topics` and `models` are the source topics and model names of the app, so that each of their series begins at 0.
+    `topics`, `models` and `hops` are what the app reads, its models and the topics between its stages: each of their series begins at 0.
     """
 
-    def __init__(self, registry: CollectorRegistry | None = None, *, topics: Sequence[str] = (), models: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry | None = None,
+        *,
+        topics: Sequence[str] = (),
+        models: Sequence[str] = (),
+        hops: Sequence[str] = (),
+    ) -> None:
         self.registry = registry = registry or CollectorRegistry()
         ProcessCollector(registry=registry)
 
@@ -120,6 +127,7 @@ class Metrics:
 
         self._events = counters("events", "Events folded into state whose batch is committed.", "topic", topics)
         self._predictions = counters("predictions", "Predictions published and committed.", "model", models)
+        self._passed_on = counters("passed_on", "Events passed on to the next stage of their pipeline and committed.", "topic", hops)
         refused = Counter("headrace_dead_letters", "Records refused and published as dead letters.", ("topic", "reason"), registry=registry)
         self._dead_letters = _Children(
             lambda labels: refused.labels(labels[0], labels[1].value), [(topic, reason) for topic in topics for reason in Reason]
@@ -174,14 +182,24 @@ class Metrics:
         self._ready = Gauge("headrace_ready", "1 while this worker is ready, as /readyz says, else 0.", registry=registry)
 
     def batch(
-        self, topic: str, *, events: int, late: int, unknown_fields: int, refused: Mapping[Reason, int], predictions: Mapping[str, int]
+        self,
+        topic: str,
+        *,
+        events: int,
+        late: int,
+        unknown_fields: int,
+        refused: Mapping[Reason, int],
+        predictions: Mapping[str, int],
+        passed_on: Mapping[str, int],
     ) -> None:
-        """Count what a committed batch of one source topic held: `predictions` by model name, `refused` by reason."""
+        """Count what a committed batch of one topic held: `predictions` by model name, `passed_on` by hop, `refused` by reason."""
         self._events[topic].inc(events)
         self._late[topic].inc(late)
         self._unknown_fields[topic].inc(unknown_fields)
         for model, count in predictions.items():
             self._predictions[model].inc(count)
+        for hop, count in passed_on.items():
+            self._passed_on[hop].inc(count)
         for reason, count in refused.items():
             self._dead_letters[topic, reason].inc(count)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from headrace.crashes import CrashWatch, crash_fact
+from headrace.decode.decoder import MAX_VALUE_BYTES, Decoder
+from headrace.decode.hop_decoder import HopDecoder
+from headrace.definition import App
 from headrace.features.view import FeatureView
 from headrace.pipeline import SourcePath
 from headrace.recovery import Plan
-from headrace.source import Source
+from headrace.source import Hop, Source
 from headrace.timeline import Timeline
 from headrace.types import OutRecords, PartitionWrite, Position, RecordBatch, TopicPartition, Work
 
@@ -20,6 +23,16 @@ def span_ms(source: Source, views: Sequence[FeatureView]) -> int | None:
     if source.historical:
         return None
     return source.lateness_ms + source.max_ahead_ms + max((view.longest_window_ms + view.longest_pane_ms for view in views), default=0)
+
+
+def decoder_of(
+    app: App, reads: Source, *, max_value_bytes: int = MAX_VALUE_BYTES, fields: Collection[str] | None = None
+) -> Decoder | HopDecoder:
+    """What decides which records of a source or hop are events of the app. `fields` are the columns to build, None for all."""
+    if isinstance(reads, Hop):
+        return HopDecoder(reads, max_value_bytes=max_value_bytes, fields=fields)
+    keys_to_be = {hop.key for hop in app.hops if hop.source.topic == reads.topic}
+    return Decoder(reads, max_value_bytes=max_value_bytes, fields=fields, keys_to_be=keys_to_be)
 
 
 class Paths:
@@ -43,6 +56,7 @@ class Paths:
         """Begin with a partition whose state stands as the plan says."""
         self._unpacked.pop(partition, None)
         empty = plan.resets.keys() == plan.starts.keys()
+        self._paths[partition.topic].partitions = plan.partitions
         self._paths[partition.topic].states.start(partition, plan.starts, plan.watermark_ms, empty=empty)
 
     def go_live(self, partition: TopicPartition, watermark_ms: int | None) -> None:

@@ -67,6 +67,8 @@ class Found:
     heads: Mapping[str, ViewHead]
     state_topic_id: str | None
     topic_id: str
+    partitions: int
+    """How many the topic has."""
     committed: Position | None
     log: LogRange
 
@@ -83,6 +85,8 @@ class Plan:
     resets: Mapping[str, int]
     watermark_ms: int
     live_watermark_ms: int | None
+    partitions: int
+    """How many the topic has."""
 
 
 def must_rebuild(found: Found) -> list[str]:
@@ -154,6 +158,7 @@ def decide(found: Found, delivery: Delivery, *, rebuild_ms: int | None, rebuild_
         resets=resets,
         watermark_ms=max(known, default=NO_WATERMARK_MS),
         live_watermark_ms=committed.watermark_ms if live_from == committed.offset else None,
+        partitions=found.partitions,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -17,7 +17,7 @@ from headrace.types import DeadLetter, EventBatch, FeatureVectors, Float64s, Out
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scorer:
-    """One pipeline of a source and the model that answers for it; `columns` picks the pipeline's features out of the source's."""
+    """One pipeline and the model that answers for it; `columns` picks the pipeline's features out of those of its last stage."""
 
     pipeline: Pipeline
     model: Model
@@ -44,6 +44,8 @@ class Scorer:
         answer = self.model.score(values)
         timeline.mark("predict")
         rows, entities, times, late, scores = events.rows, events.entities, events.event_times_ms, vectors.late, answer.scores
+        # What a prediction is about stands where the source's record stood; its key is the one of the record that was scored.
+        about = events.records if events.carried is None else replace(events.sent, keys=events.records.keys)
         joins = self._joins(events)
         refused = [
             DeadLetter(row=int(rows[event]), reason=Reason.MODEL_OUTPUT, stage="predict", error=error, model=self.model.name)
@@ -54,7 +56,7 @@ class Scorer:
             rows, times, late, scores, values = rows[kept], times[kept], late[kept], scores[kept], values[kept]
             entities = [entities[event] for event in kept]
             joins = None if joins is None else [joins[event] for event in kept]
-        predictions = self.encoder.encode(events.records, rows, entities, times, late, scores, values, scored_at_ms, joins)
+        predictions = self.encoder.encode(about, rows, entities, times, late, scores, values, scored_at_ms, joins)
         timeline.mark("encode")
         return predictions, refused
 

@@ -71,7 +71,7 @@ class Source:
     """A topic with its event contract, entity key, event-time field, allowed lateness and `max_ahead`.
 
     `historical` says that event times have nothing to do with the time of the records (a replay): it switches the `max_ahead` check off.
-    Raises `DefinitionError`.
+    `rekey` says that records may have any key or none: their events go through a hop to be kept by `key`. Raises `DefinitionError`.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class Source:
         lateness: str | int = "2h",
         max_ahead: str | int = "5m",
         historical: bool = False,
+        rekey: bool = False,
     ) -> None:
         where = f"Source({topic!r})"
         self.topic = topic_name(topic, of=where)
@@ -94,12 +95,17 @@ class Source:
         self.lateness_ms = duration_ms(lateness, of=f"{where}: lateness", least_ms=0)
         self.max_ahead_ms = duration_ms(max_ahead, of=f"{where}: max_ahead", least_ms=0)
         self.historical = historical
-        by_name = {field.name: field for field in self.contract}
-        for role, name, kind, fix in (("key", key, "text", "str"), ("time", time, "time", "hr.EventTime")):
-            if name not in by_name:
-                raise DefinitionError(f"{where}: {role}={name!r} is no field of {event.__name__}; it has {', '.join(by_name)}")
-            if by_name[name].kind != kind or by_name[name].optional:
-                raise DefinitionError(f"{where}: {role}={name!r} must be declared as {fix}, never optional, in {event.__name__}")
+        self.rekey = rekey
+        self.insist_on(key, "text", of=f"{where}: key", fix="str")
+        self.insist_on(time, "time", of=f"{where}: time", fix="hr.EventTime")
+
+    def insist_on(self, field: str, kind: FieldKind, *, of: str, fix: str) -> None:
+        """See that every event has this field, of this kind. Raises `DefinitionError`."""
+        by_name = {one.name: one for one in self.contract}
+        if field not in by_name:
+            raise DefinitionError(f"{of}={field!r} is no field of {self.event.__name__}; it has {', '.join(by_name)}")
+        if by_name[field].kind != kind or by_name[field].optional:
+            raise DefinitionError(f"{of}={field!r} must be declared as {fix}, never optional, in {self.event.__name__}")
 
     @property
     def kinds(self) -> Mapping[str, Kind]:
@@ -126,10 +132,34 @@ class Source:
             "lateness_ms": self.lateness_ms,
             "max_ahead_ms": self.max_ahead_ms,
             "historical": self.historical,
+            **({"rekey": True} if self.rekey else {}),
         }
 
     def __repr__(self) -> str:
         return f"Source({self.topic!r})"
+
+
+class Hop(Source):
+    """The topic between two stages of a pipeline: the events of a source by another of their entities, with the features so far.
+
+    To whoever reads it, it is a source with the same contract and another key. `feeds` is where its records come from (the source, or the
+    hop before), `carried` the names of the features that come with each event, and `made_by` the fingerprint of the definitions that made
+    them. Its events have been accepted before, so their times are not judged again.
+    """
+
+    def __init__(self, topic: str, *, source: Source, entity: str, feeds: Source, carried: Sequence[str], made_by: str) -> None:
+        super().__init__(topic, source.event, key=entity, time=source.time, lateness=source.lateness_ms, max_ahead=source.max_ahead_ms)
+        self.historical = source.historical
+        self.source, self.feeds = source, feeds
+        self.carried, self.made_by = tuple(carried), made_by
+
+    def ahead(self, event_times_ms: Int64s, timestamps_ms: Int64s) -> Bools:
+        """None: the stage before has looked."""
+        del timestamps_ms
+        return np.zeros(len(event_times_ms), dtype=np.bool_)
+
+    def __repr__(self) -> str:
+        return f"Hop({self.topic!r})"
 
 
 class Outcomes:

@@ -142,7 +142,7 @@ class Driver:
         """The features of an entity as a look-up gives them, as of now or a given instant."""
         self.run()
         key = entity.encode()
-        partition = TopicPartition(view.source.topic, partition_of(key, self._partitions))
+        partition = TopicPartition(self.app.kept_at(view.name).topic, partition_of(key, self._partitions))
         packed = self.store.states(partition, view.fp).get(key)
         return StateReader(view).features(packed, as_of_ms=self.clock.now_ms() if as_of_ms is None else as_of_ms)
 
@@ -168,7 +168,7 @@ class Driver:
         group.reassign(
             {
                 list(group.members)[-1]: [
-                    TopicPartition(source.topic, number) for source in self.app.sources for number in range(self._partitions)
+                    TopicPartition(reads.topic, number) for reads in self.app.inputs for number in range(self._partitions)
                 ]
             }
         )
@@ -176,7 +176,7 @@ class Driver:
     def deploy(self, app: App, *, models: Mapping[str, Model] | None = None) -> None:
         """End the worker in order and start one with other definitions of the app, on the same log and store."""
         self._workers[0].stop()
-        self._workers[0].run([source.topic for source in self.app.sources])
+        self._workers[0].run([reads.topic for reads in self.app.inputs])
         self.app, self._models = app, models if models is not None else self._models
         prepare_embedded(app, self.log, self._partitions)
         self._workers = [self._start("0")]
@@ -209,7 +209,7 @@ class Driver:
             watch=silent_watch(self.clock, say=self._hear),
             pause=self._step,
         )
-        loop.start([source.topic for source in self.app.sources])
+        loop.start([reads.topic for reads in self.app.inputs])
         return loop
 
     def _hear(self, event: str, **_: object) -> None:
@@ -223,9 +223,9 @@ class Driver:
     def _where(self) -> tuple[object, ...]:
         group = self.log.group(self.app.name)
         heads = [
-            self.store.head(TopicPartition(source.topic, number), view.fp)
-            for source in self.app.sources
-            for view in self.app.views_of(source)
+            self.store.head(TopicPartition(reads.topic, number), view.fp)
+            for reads in self.app.inputs
+            for view in self.app.views_of(reads)
             for number in range(self._partitions)
         ]
         return (*(position.offset for position in group.offsets.values()), *heads)
@@ -233,12 +233,12 @@ class Driver:
     def _behind(self) -> int:
         """Records not yet committed and states not yet applied."""
         behind = 0
-        for source in self.app.sources:
+        for reads in self.app.inputs:
             for number in range(self._partitions):
-                partition = TopicPartition(source.topic, number)
+                partition = TopicPartition(reads.topic, number)
                 committed = self.log.group(self.app.name).offsets[partition].offset
                 behind += len(self.log.read(partition, committed))
-                behind += sum(self.store.head(partition, view.fp).offset != committed for view in self.app.views_of(source))
+                behind += sum(self.store.head(partition, view.fp).offset != committed for view in self.app.views_of(reads))
         return behind
 
     def _records(self, topic: str) -> list[Record]:

@@ -6,10 +6,10 @@ milliseconds UTC, named `..._ms`. Nothing here imports anything of ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,48 @@ Headers = list[tuple[str, bytes | None]]
 
 NO_WATERMARK_MS = -(1 << 62)
 """The watermark of a partition that has shown no event yet: minus infinity that survives subtraction."""
+
+
+class HopWatermark(int):
+    """The watermark of a partition of a hop: the least of the watermarks of the partitions that feed it, which it remembers in `parts`.
+
+    A part that has shown nothing yet is `NO_WATERMARK_MS`, and so is the whole then. As a number it is that least one; two are equal only
+    if all their parts are.
+    """
+
+    parts: tuple[int, ...]
+
+    def __new__(cls, parts: Iterable[int]) -> Self:
+        """The least of these."""
+        kept = tuple(parts)
+        made = super().__new__(cls, min(kept, default=NO_WATERMARK_MS))
+        made.parts = kept
+        return made
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, HopWatermark):
+            return self.parts == other.parts
+        return len(self.parts) == 1 and self.parts[0] == other
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self.parts)
+
+
+def watermark_text(watermark_ms: int) -> str:
+    """A watermark as it is kept beside offsets and states: its milliseconds; of a hop, those of its parts, nothing for unseen ones."""
+    if isinstance(watermark_ms, HopWatermark):
+        return ",".join("" if part == NO_WATERMARK_MS else str(part) for part in watermark_ms.parts) + ","
+    return str(watermark_ms)
+
+
+def watermark_of(text: str) -> int:
+    """The watermark that `watermark_text` wrote. Raises `ValueError` for anything else."""
+    if "," not in text:
+        return int(text)
+    return HopWatermark(int(part) if part else NO_WATERMARK_MS for part in text.split(",")[:-1])
 
 
 class TopicPartition(NamedTuple):
@@ -106,6 +148,29 @@ class Drain:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
+class Carried:
+    """What the events of a hop bring with them, one entry per event: where the watermark of the partition stood from which each came, and
+    what earlier stages made of it. `sent` are the records of the batch as they stood in the source's topic, row by row.
+    """
+
+    sent: RecordBatch
+    feeders: Int64s
+    """The partition of the topic that feeds the hop."""
+    offsets: Int64s
+    """The offset there."""
+    watermarks_ms: Int64s
+    """The watermark there, behind the event."""
+    of: Int64s
+    """How many partitions feed the hop."""
+    late: Bools
+    """Whether it was late at an earlier stage."""
+    values: Float64s
+    """[events, features so far]; NaN where they are not ours."""
+    ours: Bools
+    """Whether our definitions made these features."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
 class EventBatch:
     """The accepted events of a record batch, as columns.
 
@@ -118,9 +183,16 @@ class EventBatch:
     entities: list[str]
     event_times_ms: Int64s
     columns: dict[str, NDArray[np.float64] | NDArray[np.object_]]
+    carried: Carried | None = None
+    """Of a hop only."""
 
     def __len__(self) -> int:
         return len(self.entities)
+
+    @property
+    def sent(self) -> RecordBatch:
+        """The records as they stand in the source's topic, row by row: `records` themselves, but for a hop."""
+        return self.records if self.carried is None else self.carried.sent
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -131,6 +203,8 @@ class FeatureVectors:
     values: Float64s
     late: Bools
     as_of_ms: Int64s
+    watermarks_ms: Int64s
+    """Where the watermark stood behind each event."""
 
 
 class Delivery(StrEnum):
@@ -156,7 +230,9 @@ class Reason(StrEnum):
     ENVELOPE = "ENVELOPE"
     """The CloudEvents envelope is broken: a required attribute is missing or the version is unknown."""
     BAD_KEY = "BAD_KEY"
-    """The record's key is null, empty, longer than 256 bytes, holds a NUL, or is not the entity key in the event."""
+    """The record's key is null, empty, longer than 256 bytes, holds a NUL, or is not the entity key in the event; or an entity that a later
+    stage is keyed by could not be such a key.
+    """
     EVENT_TIME_INVALID = "EVENT_TIME_INVALID"
     """The event time is before 2000 or after 2100."""
     EVENT_TIME_AHEAD = "EVENT_TIME_AHEAD"
@@ -282,6 +358,8 @@ class Tally:
     newest_ms: dict[TopicPartition, int] = field(default_factory=dict)
     """The timestamp of the last record of each partition."""
     scored: dict[str, int] = field(default_factory=dict)
+    passed_on: dict[str, int] = field(default_factory=dict)
+    """Events passed on to a hop, by its topic."""
     refused: list[DeadLetter] = field(default_factory=list)
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from tests.faults.app import app_named
 
-app = app_named({name!r}, Path({model!r}), habits={habits!r})
+app = app_named({name!r}, Path({model!r}), habits={habits!r}, chained={chained!r})
 """
 
 
@@ -36,14 +36,17 @@ class Payment(hr.Event):
     """A card was used."""
 
     card: str
+    shop: str
     paid_at: hr.EventTime
     amount: float
     online: bool
     country: Literal["AT", "BE", "CH", "DE"] | None = None
 
 
-def app_named(name: str, model: Path | None = None, *, habits: int = 1) -> hr.App:
-    """The app, with topics of its own; another version of the view `habits` is another view with the same features."""
+def app_named(name: str, model: Path | None = None, *, habits: int = 1, chained: bool = False) -> hr.App:
+    """The app, with topics of its own; another version of the view `habits` is another view with the same features. `chained`: of two
+    stages, with the features of the shop behind those of the card.
+    """
     payments = hr.Source(f"{name}.payments.v1", Payment, key="card", time="paid_at", lateness="20s", max_ahead="10s")
     spending = hr.FeatureView(
         "spending",
@@ -70,9 +73,20 @@ def app_named(name: str, model: Path | None = None, *, habits: int = 1) -> hr.Ap
             hr.min("amount", over="2m", where=hr.col("online")),
         ],
     )
+    of_shops = hr.FeatureView(
+        "business",
+        entity="shop",
+        source=payments,
+        features=[
+            hr.count(over=["1m", "5m"]),
+            hr.mean("amount", over="5m"),
+            hr.max("amount", over="2m"),
+            hr.seconds_since_last(),
+        ],
+    )
     fraud = hr.Pipeline(
         "fraud",
-        views=[spending, of_cards],
+        views=[spending, of_cards, *([of_shops] if chained else [])],
         event_features=["amount"],
         predictions=f"{name}.fraud.predictions.v1",
         model=None if model is None else str(model),
@@ -81,13 +95,13 @@ def app_named(name: str, model: Path | None = None, *, habits: int = 1) -> hr.Ap
     return hr.App(name, pipelines=[fraud])
 
 
-def write_app(folder: Path, name: str, *, module: str = "started", habits: int = 1) -> hr.App:
+def write_app(folder: Path, name: str, *, module: str = "started", habits: int = 1, chained: bool = False) -> hr.App:
     """The app with a model, and beside that a module that holds the same app, for `--app started:app`."""
-    (pipeline,) = app_named(name, habits=habits).pipelines
+    (pipeline,) = app_named(name, habits=habits, chained=chained).pipelines
     model = folder / f"{module}.onnx"
     model.write_bytes(stamp(_model(len(pipeline.feature_names)), pipeline, version="1", output="score"))
-    (folder / f"{module}.py").write_text(MODULE.format(name=name, model=str(model), habits=habits), encoding="utf-8")
-    return app_named(name, model, habits=habits)
+    (folder / f"{module}.py").write_text(MODULE.format(name=name, model=str(model), habits=habits, chained=chained), encoding="utf-8")
+    return app_named(name, model, habits=habits, chained=chained)
 
 
 def _model(width: int) -> bytes:
@@ -134,7 +148,13 @@ def records(rng: random.Random, count: int, *, cards: int = 300) -> Iterator[Sen
 
 def _value(rng: random.Random, card: str, paid_at: int) -> bytes:
     amount = round(rng.lognormvariate(3, 1), 2)
-    fields: dict[str, object] = {"card": card, "paid_at": paid_at, "amount": amount, "online": rng.random() < 0.3}
+    fields: dict[str, object] = {
+        "card": card,
+        "shop": f"shop-{int(amount * 100) % 23}",
+        "paid_at": paid_at,
+        "amount": amount,
+        "online": rng.random() < 0.3,
+    }
     if rng.random() < 0.8:
         fields["country"] = rng.choice(("AT", "BE", "CH", "DE"))
     return json.dumps(fields).encode()

@@ -36,8 +36,8 @@ from tests.faults.traffic import Loader, Pace, Progress, Seen
 from tests.faults.verdict import collect, heard, judge
 
 Figures = dict[str, Any]
-SETTLED_S = 0.1
-"""Longer than a transaction of small batches takes to end, or an apply to arrive."""
+SETTLED_S = 0.5
+"""Longer than a transaction of small batches takes to end, or an apply to arrive, also where others keep both cores busy."""
 
 
 class Moment(Enum):
@@ -63,15 +63,18 @@ class Trial:
         partitions: int = 4,
         max_batch: int = 50,
         bootstrap: str | None = None,
+        chained: bool = False,
     ) -> None:
-        """`record` gets the figures of the run; `bootstrap` are the addresses of a cluster, if there are more than `kafka`'s."""
+        """`chained`: the app has two stages. `record` gets the figures of the run; `bootstrap` are the addresses of a cluster, if there are
+        more than `kafka`'s.
+        """
         folder.mkdir(parents=True)
         self._record = record
         self.folder, self.kafka, self.redis, self.partitions = folder, kafka, redis, partitions
         self.rng = random.Random(seed)
         self.seed = seed
         self.journal = Journal(folder / "journal.jsonl")
-        self.app = write_app(folder, name)
+        self.app = write_app(folder, name, chained=chained)
         self.models = {"fraud": OnnxModel.load(self.app.pipelines[0].model or "", self.app.pipelines[0].feature_names)}
         self.properties = {"bootstrap.servers": bootstrap or kafka.address}
         self.settings = {
@@ -98,15 +101,18 @@ class Trial:
     def make_topics(self) -> None:
         """What `headrace apply` makes, kept for ever: the records' timestamps are of long ago."""
         forever = {"retention.ms": "-1"}
-        names = (self.source, self.app.dead_letters, *(pipeline.predictions for pipeline in self.app.pipelines))
+        names = (*(reads.topic for reads in self.app.inputs), self.app.dead_letters, *(one.predictions for one in self.app.pipelines))
         wishes = [TopicWish(name=name, partitions=self.partitions, settings=forever) for name in names]
         self.topics.create([*wishes, TopicWish(name=self.app.facts, partitions=1, settings=forever)])
 
     def prepare(self) -> None:
         """Topics, starting offsets, and somebody who watches results and offsets."""
         self.make_topics()
-        self.topics.start_group(self.app.name, {name: Position(offset=0, watermark_ms=None) for name in self.source_partitions})
+        self.topics.start_group(self.app.name, {name: Position(offset=0, watermark_ms=None) for name in self._read_partitions()})
         self.watch()
+
+    def _read_partitions(self) -> list[TopicPartition]:
+        return [TopicPartition(reads.topic, number) for reads in self.app.inputs for number in range(self.partitions)]
 
     def watch(self) -> None:
         """Begin to look at results and offsets."""
@@ -259,7 +265,8 @@ class Trial:
 
     def applied(self, partition: TopicPartition) -> int:
         """Where the view that is furthest behind stands in the store; 0 without any state."""
-        views = [view.fp for view in self.app.views_of(self.app.sources[0])]
+        reads = next(one for one in self.app.inputs if one.topic == partition.topic)
+        views = [view.fp for view in self.app.views_of(reads)]
         return min(head.offset or 0 for head in self._store.read(partition, views, ()).heads.values())
 
     def stored(self, partition: TopicPartition, view: str) -> dict[bytes, bytes]:
@@ -325,7 +332,17 @@ class Trial:
             return False
         if any(self.progress.offsets.get(partition, 0) < end for partition, end in self.ends().items()):
             return False
-        return all(self.applied(partition) == end for partition, end in self.ends().items())
+        if not all(self.applied(partition) == end for partition, end in self.ends().items()):
+            return False
+        return not self.app.hops or self._hops_drained()
+
+    def _hops_drained(self) -> bool:
+        """Whether everything on the hops has its result, and is in the store."""
+        if self.seen.count < sum(self.ends().values()):
+            return False
+        read = [name for name in self._read_partitions() if name.topic != self.source]
+        committed = self.topics.group_offsets(self.app.name, read)
+        return all(position is not None and self.applied(name) == position.offset for name, position in committed.items())
 
     def wait_drained(self, deadline_s: float = 60.0) -> None:
         """Wait until everything that was sent is committed and stored."""

@@ -61,7 +61,7 @@ def collect(app: App, properties: Mapping[str, str], store: RedisStore) -> Found
     """Ask the servers."""
     committed, uncommitted = KafkaReader(properties), KafkaReader(properties, isolation=Isolation.UNCOMMITTED)
     try:
-        sources = [source.topic for source in app.sources]
+        sources = [reads.topic for reads in app.inputs]
         results = [app.dead_letters, *(pipeline.predictions for pipeline in app.pipelines)]
         everywhere = [partition for topic in (*sources, *results) for partition in committed.partitions(topic)]
         source: dict[TopicPartition, list[Record]] = {partition: [] for topic in sources for partition in committed.partitions(topic)}
@@ -72,7 +72,7 @@ def collect(app: App, properties: Mapping[str, str], store: RedisStore) -> Found
         dead_letters = committed.records(app.dead_letters)
         written = {partition: 0 for topic in results for partition in uncommitted.partitions(topic)}
         seen_by_all = sum(map(len, uncommitted.batches(written)))
-        owned = [(partition, view.fp) for one in app.sources for partition in committed.partitions(one.topic) for view in app.views_of(one)]
+        owned = [(partition, view.fp) for one in app.inputs for partition in committed.partitions(one.topic) for view in app.views_of(one)]
         return Found(
             source=source,
             predictions=predictions,

@@ -15,9 +15,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from tests.simulation.mutants import MUTANTS
+from tests.simulation.mutants import MUTANTS, OF_HOPS
 from tests.simulation.replay import damage, sweeping_always, violations
 from tests.simulation.schedule import Schedule, plain_schedule, schedule_of, shrunk
+from tests.simulation.visits import app as one_stage
+from tests.simulation.visits import chained
 from tests.simulation.world import Counters
 
 
@@ -28,6 +30,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     which.add_argument("seed", nargs="?", type=int, help="the seed of a plain schedule")
     which.add_argument("--schedule", help="a schedule as JSON, or the file that holds it; - reads it from the standard input")
     parser.add_argument("--mutant", choices=MUTANTS, help="run a weaker protocol instead")
+    parser.add_argument("--chained", action="store_true", help="run the pipeline of two stages")
     parser.add_argument("--shrink", action="store_true", help="look for a shorter schedule that still fails")
     return parser.parse_args(arguments)
 
@@ -51,10 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed(arguments)
     mutant: Callable[[], AbstractContextManager[object]] = MUTANTS[options.mutant] if options.mutant else nullcontext
     schedule, totals = asked_for(options), Counters()
+    app = chained if options.chained or options.mutant in OF_HOPS else one_stage
 
     def run(tried: Schedule, counters: Counters | None = None) -> list[str]:
         with mutant():
-            found = violations(tried, counters)
+            found = violations(tried, counters, app=app)
         return damage(found) if options.mutant else found
 
     with sweeping_always():
@@ -71,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 say(f"  {burst.steps:2} steps of order {burst.order}, then {burst.fault}")
             for problem in run(short):
                 say(problem)
-            say(short.command(options.mutant))
+            say(short.command(options.mutant, app))
     return 1 if found else 0
 
 

@@ -19,6 +19,12 @@ V16  a rebuild begins one pane too late
 V17  a rebuild begins with the committed watermark, and so takes old events for late ones
 V18  a store that stands below the log's oldest record is to be caught up, not rebuilt
 
+and, of chained stages:
+
+V19  a new owner of a hop's partition knows its watermark, not those of the partitions that feed it
+V20  what is late on a hop is told from the foremost of the partitions that feed it
+V21  what a stage passes on goes out in a transaction of its own, before that of the offsets
+
 The control is no mutant but the protocol with one belt less: nobody looks at the owner, only at the offsets. It must keep the promise.
 """
 
@@ -30,9 +36,13 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+import greenlet
+import numpy as np
+
 from headrace import recovery
 from headrace.assignment import Partition
 from headrace.errors import TransientError
+from headrace.features import watermark
 from headrace.features.applier import Applier
 from headrace.features.memory_store import MemoryStore, _Cell, _put
 from headrace.features.state_store import ApplyResult
@@ -43,7 +53,7 @@ from headrace.paths import Paths
 from headrace.publish.record_sink import CommitResult
 from headrace.recovery import Found, Plan
 from headrace.timeline import Timeline
-from headrace.types import NO_WATERMARK_MS, PartitionWrite, Position, StoredStates, TopicPartition, Work
+from headrace.types import NO_WATERMARK_MS, Int64s, PartitionWrite, Position, StoredStates, TopicPartition, Work
 
 DECIDE = recovery.decide
 
@@ -329,6 +339,59 @@ def v18_nothing_is_too_old_to_catch_up() -> Iterator[None]:
 
 
 @contextmanager
+def v19_parts_of_a_watermark_are_forgotten() -> Iterator[None]:
+    """A new owner takes the least of the watermarks for all of them."""
+
+    def decide(*arguments: Any, **options: Any) -> Plan:
+        plan = DECIDE(*arguments, **options)
+        live_ms = plan.live_watermark_ms
+        return replace(plan, watermark_ms=int(plan.watermark_ms), live_watermark_ms=None if live_ms is None else int(live_ms))
+
+    with patch.object(recovery, "decide", decide):
+        yield
+
+
+@contextmanager
+def v20_the_foremost_decides_what_is_late() -> Iterator[None]:
+    """The watermark of a hop is that of the furthest partition that feeds it, so those that lag are late."""
+    least = watermark._least
+
+    def foremost(feeders: Int64s, marks_ms: Int64s, parts: Int64s) -> Int64s:
+        found = least(feeders, marks_ms, parts)
+        in_a_worker = getattr(greenlet.getcurrent(), "process", None) is not None  # the audit stays as it is
+        return np.full_like(found, parts.max()) if in_a_worker else found
+
+    with patch.object(watermark, "_least", foremost):
+        yield
+
+
+@contextmanager
+def v21_hops_have_a_transaction_of_their_own() -> Iterator[None]:
+    """The records of hops are committed first, then everything else with the offsets."""
+    publish = Loop._publish
+
+    def in_two(self: Loop, work: Work, timeline: Timeline, *, backlog: bool) -> None:
+        hops = [records for records in work.outputs if ".by-" in records.topic]
+        if hops and self._finish_commit():
+            try:
+                self._sink.begin()
+                for records in hops:
+                    self._sink.send(records)
+                result = self._sink.commit({}, self._source.group())
+            except TransientError as trouble:
+                self._not_committed(self._sink.abort(), str(trouble))
+                return
+            if result is not CommitResult.COMMITTED:
+                self._not_committed(result, "the transaction of the hops")
+                return
+        work.outputs = [records for records in work.outputs if ".by-" not in records.topic]
+        publish(self, work, timeline, backlog=backlog)
+
+    with patch.object(Loop, "_publish", in_two):
+        yield
+
+
+@contextmanager
 def control() -> Iterator[None]:
     """Nobody looks at the owner; the offsets alone decide what the store takes."""
 
@@ -362,5 +425,11 @@ MUTANTS: Mapping[str, Callable[[], AbstractContextManager[object]]] = {
     "V16": v16_rebuilds_begin_a_pane_too_late,
     "V17": v17_rebuilds_begin_with_the_committed_watermark,
     "V18": v18_nothing_is_too_old_to_catch_up,
+    "V19": v19_parts_of_a_watermark_are_forgotten,
+    "V20": v20_the_foremost_decides_what_is_late,
+    "V21": v21_hops_have_a_transaction_of_their_own,
 }
 """By name; the protocol itself passes the same schedules."""
+
+OF_HOPS = frozenset({"V19", "V20", "V21"})
+"""Those that need chained stages to be seen."""

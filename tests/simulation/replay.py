@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
 
+from headrace.definition import App
 from headrace.features import memory_store, sweep
 from tests.simulation.schedule import Schedule
+from tests.simulation.visits import app as one_stage
 from tests.simulation.world import Counters, World
 
 
@@ -18,9 +20,9 @@ def sweeping_always() -> Iterator[None]:
         yield
 
 
-def violations(schedule: Schedule, totals: Counters | None = None) -> list[str]:
+def violations(schedule: Schedule, totals: Counters | None = None, *, app: App = one_stage) -> list[str]:
     """Run a schedule and check the world; `totals` grow by what it went through."""
-    world = World(seed=schedule.seed)
+    world = World(seed=schedule.seed, app=app)
     try:
         world.run(schedule.bursts)
         found = world.check()

@@ -12,6 +12,9 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 
+from headrace.definition import App
+from tests.simulation.visits import app as one_stage
+
 BURSTS = 100
 
 
@@ -52,10 +55,14 @@ class Schedule:
         """One line of JSON."""
         return json.dumps({"seed": self.seed, "bursts": [astuple(burst) for burst in self.bursts]}, separators=(",", ":"))
 
-    def command(self, mutant: str | None = None) -> str:
+    def command(self, mutant: str | None = None, app: App = one_stage) -> str:
         """The command that runs it again."""
         told = str(self.seed) if self == plain_schedule(self.seed) else f"--schedule {shlex.quote(self.text())}"
-        return f"PYTHONPATH=services python -m tests.simulation {told}" + (f" --mutant {mutant}" if mutant else "")
+        return (
+            f"PYTHONPATH=services python -m tests.simulation {told}"
+            + (f" --mutant {mutant}" if mutant else "")
+            + (" --chained" * bool(app.hops))
+        )
 
 
 def schedule_of(text: str) -> Schedule:

@@ -79,7 +79,7 @@ def test_a_partition_whose_log_is_too_short_is_given_up(seed: int) -> None:
         assert [
             problem
             for problem in found
-            if problem not in missing and problem not in refusals and not problem.startswith((alone, "stuck: partition 0 "))
+            if problem not in missing and problem not in refusals and not problem.startswith((alone, "stuck: visits-0 "))
         ] == []
     finally:
         world.close()

@@ -9,9 +9,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from tests.simulation.mutants import MUTANTS, control
+from headrace.definition import App
+from tests.simulation.mutants import MUTANTS, OF_HOPS, control
 from tests.simulation.replay import damage, sweeping_always, violations
 from tests.simulation.schedule import BURSTS, FAULTS, Burst, Schedule, plain_schedule
+from tests.simulation.visits import app as one_stage
+from tests.simulation.visits import chained
 from tests.simulation.world import Counters
 
 AT_LENGTH_S = 8 * 60
@@ -26,7 +29,7 @@ def _sweep_always() -> Iterator[None]:
         yield
 
 
-def keeps_its_promise(examples: int) -> Callable[[], None]:
+def keeps_its_promise(examples: int, app: App = one_stage) -> Callable[[], None]:
     """A test of the protocol on so many drawn schedules; one that fails is shrunk, and the command that runs it again is shown."""
 
     @settings(
@@ -37,8 +40,8 @@ def keeps_its_promise(examples: int) -> Callable[[], None]:
     )
     @given(schedule=schedules)
     def promise(schedule: Schedule) -> None:
-        note(f"the same again: {schedule.command()}")
-        assert violations(schedule) == []
+        note(f"the same again: {schedule.command(app=app)}")
+        assert violations(schedule, app=app) == []
 
     return promise
 
@@ -47,6 +50,20 @@ def keeps_its_promise(examples: int) -> Callable[[], None]:
 def test_the_protocol_keeps_its_promise() -> None:
     """Whatever dies, lies or comes late: one result per offset, features and state equal to the fold, everything done in the end."""
     keeps_its_promise(300)()
+
+
+@pytest.mark.timeout(1_200)
+def test_chained_stages_keep_the_promise() -> None:
+    """The same for a pipeline of two stages: each hop is exactly once, and its state is the fold of its log."""
+    keeps_its_promise(100, chained)()
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3_600)
+def test_chained_stages_keep_the_promise_at_length(record_property: Callable[[str, object], None]) -> None:
+    """The same, a thousand times."""
+    keeps_its_promise(1_000, chained)()
+    record_property("figures", {"schedules": 1_000})
 
 
 @pytest.mark.faults
@@ -94,7 +111,7 @@ def test_a_mutant_is_caught(name: str, record_property: Callable[[str, object], 
     """A weaker protocol is caught within 200 schedules."""
     with MUTANTS[name]():
         for seed in range(200):
-            found = damage(violations(plain_schedule(seed)))
+            found = damage(violations(plain_schedule(seed), app=chained if name in OF_HOPS else one_stage))
             if found:
                 record_property("figures", {"mutant": name, "caught_by": seed, "damage": found[0].partition(":")[0]})
                 return

@@ -47,13 +47,20 @@ def test_a_batch_is_counted(metrics: Metrics) -> None:
     """What a batch held is added to the counters of its topic, models and reasons; a name not foreseen is counted too."""
     for _ in range(2):
         metrics.batch(
-            "flights", events=5, late=2, unknown_fields=1, refused={Reason.BAD_KEY: 3}, predictions={"late_arrival": 5, "shadow": 4}
+            "flights",
+            events=5,
+            late=2,
+            unknown_fields=1,
+            refused={Reason.BAD_KEY: 3},
+            predictions={"late_arrival": 5, "shadow": 4},
+            passed_on={"by-origin": 5},
         )
     assert value(metrics, "headrace_events_total", topic="flights") == 10
     assert value(metrics, "headrace_late_events_total", topic="flights") == 4
     assert value(metrics, "headrace_unknown_fields_total", topic="flights") == 2
     assert value(metrics, "headrace_dead_letters_total", topic="flights", reason="BAD_KEY") == 6
     assert value(metrics, "headrace_predictions_total", model="shadow") == 8
+    assert value(metrics, "headrace_passed_on_total", topic="by-origin") == 10
 
 
 def test_delays_of_a_column_fall_into_their_buckets(metrics: Metrics) -> None:

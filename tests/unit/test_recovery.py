@@ -28,6 +28,7 @@ def found(
         heads=heads,
         state_topic_id=topic_id,
         topic_id="a",
+        partitions=4,
         committed=None if committed is None else Position(offset=committed, watermark_ms=wm),
         log=LogRange(start=log[0], end=log[1]),
     )

@@ -54,7 +54,7 @@ class Cluster:
         """What is missing."""
         there = self._topics.describe(topic_names(self._app))
         found = {name: None if topic is None else topic.partitions for name, topic in there.items()}
-        partitions = [TopicPartition(source.topic, number) for source in self._app.sources for number in range(found[source.topic] or 0)]
+        partitions = [TopicPartition(reads.topic, number) for reads in self._app.inputs for number in range(found[reads.topic] or 0)]
         offsets = _insist(lambda: self._topics.group_offsets(self._app.name, partitions)) if partitions else {}
         facts = self._app.facts
         return changes(

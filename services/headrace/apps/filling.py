@@ -22,13 +22,12 @@ import numpy as np
 from headrace import recovery
 from headrace.consume.record_reader import RecordReader
 from headrace.crashes import condemned_offsets, rows_at
-from headrace.decode.decoder import Decoder
 from headrace.definition import App
 from headrace.errors import PartitionMoved
 from headrace.features.resident import ResidentStates
 from headrace.features.state_store import ApplyResult, StateStore
 from headrace.features.view import FeatureView
-from headrace.paths import span_ms
+from headrace.paths import decoder_of, span_ms
 from headrace.recovery import Found, Plan
 from headrace.source import Source
 from headrace.types import Delivery, Position, TopicPartition, ViewHead
@@ -69,10 +68,10 @@ def extents(app: App, subject: Subject, source: Source, views: Sequence[FeatureV
 def to_fill(app: App, subject: Subject, changed: Collection[str], new: Collection[str]) -> dict[str, int]:
     """By view among `changed`: how many events it is filled from, all partitions together. Topics in `new` have no commits yet."""
     return {
-        view.name: sum(one.end - one.start for one in extents(app, subject, source, [view]))
-        for source in app.sources
-        if source.topic not in new
-        for view in app.views_of(source)
+        view.name: sum(one.end - one.start for one in extents(app, subject, reads, [view]))
+        for reads in app.inputs
+        if reads.topic not in new
+        for view in app.views_of(reads)
         if view.name in changed
     }
 
@@ -102,7 +101,7 @@ class Filling:
         self._app, self._subject, self._store, self._name, self._views, self._told = app, subject, store, name, tuple(views), told
         self._owner = secrets.token_bytes(16)
         fields = frozenset().union(*(view.fields for view in views))
-        self._decoder = Decoder(source, fields=fields)
+        self._decoder = decoder_of(app, source, fields=fields)
         self._states = ResidentStates(views=views, read=self._read)
         self._ends: dict[str, int] = {}
         self._folded = 0
@@ -182,6 +181,7 @@ def _plan(
         heads=heads,
         state_topic_id=None,
         topic_id=subject.topic_id(name.topic),
+        partitions=len(reader.partitions(name.topic)),
         committed=committed,
         log=reader.log_range(name),
     )

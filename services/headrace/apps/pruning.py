@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from headrace.changes import FACT_KIND, all_views
+from headrace.changes import FACT_KIND
 from headrace.definition import App
 from headrace.features.state_store import StateStore, aside
 from headrace.types import TopicPartition
@@ -33,7 +33,7 @@ class Leftover:
 
 def gone_views(app: App, facts: Sequence[bytes | None]) -> dict[str, str]:
     """Name by fingerprint of every view that was applied once and is not in the app."""
-    current = {view.fp for view in all_views(app)}
+    current = {view.fp for view in app.views}
     found: dict[str, str] = {}
     for value in facts:
         fact = json.loads(value or b"{}")

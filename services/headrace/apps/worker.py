@@ -28,7 +28,7 @@ from headrace.consume.facts import Facts
 from headrace.consume.kafka_reader import KafkaReader
 from headrace.consume.kafka_source import KafkaSource
 from headrace.definition import App
-from headrace.errors import HeadraceError, SlotTaken, TransientError
+from headrace.errors import DefinitionError, HeadraceError, SlotTaken, TransientError
 from headrace.features.late_share import LateShare
 from headrace.features.redis_connection import Tls
 from headrace.features.redis_store import RedisStore
@@ -46,7 +46,7 @@ from headrace.recovery import Phase
 from headrace.settings import Settings
 from headrace.takeover import identity_of, is_newer, later_than, takeover_text
 from headrace.timeline import Timeline
-from headrace.types import Delivery, TopicPartition, Work
+from headrace.types import NO_WATERMARK_MS, Delivery, TopicPartition, Work
 
 Say = Callable[..., object]
 
@@ -97,18 +97,22 @@ class Worker:
         self._stopping = False
         self._wake = threading.Event()
         self._models = load_models(app)
-        self._metrics = Metrics(topics=[source.topic for source in app.sources], models=[model.name for model in self._models.values()])
-        self._late = {source.topic: LateShare(source.topic, source.lateness_ms) for source in app.sources}
+        self._metrics = Metrics(
+            topics=[reads.topic for reads in app.inputs],
+            models=[model.name for model in self._models.values()],
+            hops=[hop.topic for hop in app.hops],
+        )
+        self._late = {reads.topic: LateShare(reads.topic, reads.lateness_ms) for reads in app.inputs}
         self._health = Health(clock.monotonic_ns)
         self._newest_ms: dict[TopicPartition, int] = {}
         self._lag: Mapping[TopicPartition, int] = {}
         self._catching_up: dict[TopicPartition, tuple[int, int]] = {}
-        self._joined = False
+        self._joined = self._draining = False
         self._reported_ms = self._collected_ms = 0
         self._said: dict[tuple[str, str], int] = {}
         self._metrics.models((name, model.name, model.version, "champion") for name, model in self._models.items())
         self._metrics.build(version=own_version(), python=platform.python_version())
-        warm_up(view for source in app.sources for view in app.views_of(source))
+        warm_up(app.views)
         self._server = HealthServer(self._health, self._metrics.exposition, host=settings.worker.http_host, port=settings.worker.http_port)
 
     def stop(self, *_: int | FrameType | None) -> None:
@@ -119,7 +123,17 @@ class Worker:
             self._loop.stop()
 
     def run(self, *, leave: bool = False) -> None:
-        """Serve until `stop` or SIGTERM; raises whatever ends the worker for good."""
+        """Serve until `stop` or SIGTERM; raises whatever ends the worker for good. `leave` gives the partitions up at once then."""
+        self._run([reads.topic for reads in self._app.inputs], leave=leave)
+
+    def drain(self) -> None:
+        """Take nothing from the sources: finish what is on the hops, leave, and end. Raises as `run` does."""
+        if not self._app.hops:
+            raise DefinitionError(f"{self._app!r} has no hops, so there is nothing to drain: every pipeline is of one stage")
+        self._draining = True
+        self._run([hop.topic for hop in self._app.hops], leave=True)
+
+    def _run(self, topics: Sequence[str], *, leave: bool) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.stop)
         host, port = self._server.address[:2]
@@ -131,7 +145,7 @@ class Worker:
                 if not self._there(name, ask):
                     return
             self._warn_of_takeover()
-            while not self._served(store, executors, leave=leave):
+            while not self._served(store, executors, topics, leave=leave):
                 self._say("fenced by nobody", then="joining again")
             self._say("worker ends")
         except SlotTaken as taken:
@@ -141,7 +155,7 @@ class Worker:
             store.close()
             self._server.close()
 
-    def _served(self, store: RedisStore, executors: Executors, *, leave: bool) -> bool:
+    def _served(self, store: RedisStore, executors: Executors, topics: Sequence[str], *, leave: bool) -> bool:
         """Serve until told to stop; False when we were fenced although nobody came after us in our slot.
 
         That happens when the answer to a join is lost with its broker: the group knows us by a member id that we were never told.
@@ -153,7 +167,7 @@ class Worker:
         gc.disable()
         try:
             if not self._stopping:
-                self._loop.run([source.topic for source in self._app.sources], leave=leave)
+                self._loop.run(topics, leave=leave)
         except SlotTaken:
             if self._somebody_came(store):
                 raise
@@ -218,8 +232,8 @@ class Worker:
             sink = KafkaTransactionalSink(producer, transactional_id=name, say=self._once)
         else:
             sink = KafkaAtLeastOnceSink(producer, name=name, commit_offsets=source.commit)
-        facts = Facts(self._app.facts, partial(KafkaReader, kafka_properties(self._settings)), source.written_end)
-        return Ports(source=source, sink=sink, store=store, facts=facts)
+        reader = partial(KafkaReader, kafka_properties(self._settings))
+        return Ports(source=source, sink=sink, store=store, facts=Facts(self._app.facts, reader, source.written_end), reader=reader)
 
     def _assemble(self, ports: Ports, executors: Executors) -> Loop:
         worker = self._settings.worker
@@ -333,15 +347,17 @@ class Worker:
                 unknown_fields=tally.unknown_fields,
                 refused=refused,
                 predictions=tally.scored,
+                passed_on=tally.passed_on,
             )
-            self._metrics.committed(tally.timestamps_ms, now_ms)
+            if tally.scored or not tally.passed_on:  # what is passed on has not come to its end
+                self._metrics.committed(tally.timestamps_ms, now_ms)
             self._newest_ms.update(tally.newest_ms)
             complaint = self._late[tally.topic].observe(events=tally.events, late=tally.late)
             if complaint is not None:
                 self._say("late source", cause=complaint)
         self._metrics.stages(timeline.stages_ns)
         for name, position in work.positions.items():
-            if position.watermark_ms is not None:
+            if position.watermark_ms is not None and position.watermark_ms != NO_WATERMARK_MS:
                 self._metrics.watermark(name, position.watermark_ms)
 
     def _transaction(self, result: CommitResult) -> None:
@@ -358,6 +374,9 @@ class Worker:
 
     def _lagging(self, behind: Mapping[TopicPartition, int]) -> None:
         self._lag = dict(behind)
+        if self._draining and behind and not any(behind.values()):
+            self._say("drained", partitions=len(behind))
+            self.stop()
 
     def _hear(self, event: str, **fields: object) -> None:
         if event == "starting over":

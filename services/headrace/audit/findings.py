@@ -68,8 +68,10 @@ class Explanation:
 
 @dataclass(slots=True, kw_only=True)
 class PipelineFindings:
-    """What was found about one pipeline."""
+    """What was found about one pipeline, or one stage of it."""
 
+    features: Sequence[str] = ()
+    """Those that are told there."""
     vectors: int = 0
     wrong: int = 0
     """Vectors in which anything differs."""

@@ -26,10 +26,12 @@ _LEAST_SWEPT = 1_000
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Occurrence:
-    """An event of an entity of the sample."""
+    """An event of an entity of the sample; where it stands in the topic of its source."""
 
     partition: int
     offset: int
+    read_at: tuple[int, int]
+    """Partition and offset where it was read: in the source, or in a hop."""
     time_ms: int
     horizon_ms: int
     """The watermark behind it, minus the lateness."""
@@ -152,25 +154,28 @@ class Life:
 
 
 class History:
-    """The lives of the entities in the sample, of one source."""
+    """The lives of the entities in the sample, of one source or hop."""
 
     def __init__(self, *, share: float, lateness_ms: int, span_ms: int, pipelines: Sequence[str]) -> None:
         """`span_ms`: how far back a vector may see."""
         self._share, self._lateness_ms, self._span_ms, self._pipelines = share, lateness_ms, span_ms + lateness_ms, pipelines
         self._watermarks_ms: dict[int, int] = {}
+        self._feeders_ms: dict[int, dict[int, int]] = {}
+        """Of a partition of a hop, the watermarks of those that feed it."""
         self.lives: dict[tuple[int, str], Life] = {}
         self.events = 0
         self._swept_at = 0
 
     def take(self, events: EventBatch) -> Iterator[tuple[Life, int]]:
         """Move the watermarks over a batch; gives the place of each event of the sample in the life of its entity."""
-        records = events.records
+        records, sent = events.records, events.sent
         columns: dict[str, list[Any]] = {name: values.tolist() for name, values in events.columns.items()}
         numbers, offsets = records.partitions[events.rows].tolist(), records.offsets[events.rows].tolist()
+        places = list(zip(sent.partitions[events.rows].tolist(), sent.offsets[events.rows].tolist(), strict=True))
         chosen = {entity: in_sample(entity, self._share) for entity in set(events.entities)}
         for number, (partition, entity, time_ms) in enumerate(zip(numbers, events.entities, events.event_times_ms.tolist(), strict=True)):
             before_ms = self._watermarks_ms.get(partition, NO_WATERMARK_MS)
-            self._watermarks_ms[partition] = max(before_ms, time_ms)
+            self._watermarks_ms[partition] = max(before_ms, time_ms) if events.carried is None else self._least(events, number, partition)
             if not chosen[entity]:
                 continue
             self.events += 1
@@ -178,8 +183,9 @@ class History:
             self.forget(life)
             life.occurrences.append(
                 Occurrence(
-                    partition=partition,
-                    offset=offsets[number],
+                    partition=places[number][0],
+                    offset=places[number][1],
+                    read_at=(partition, offsets[number]),
                     time_ms=time_ms,
                     horizon_ms=self._watermarks_ms[partition] - self._lateness_ms,
                     late=time_ms < before_ms - self._lateness_ms,
@@ -189,6 +195,16 @@ class History:
             yield life, len(life.occurrences) - 1
         if self.events - self._swept_at >= max(_LEAST_SWEPT, len(self.lives)):
             self.sweep()
+
+    def _least(self, events: EventBatch, number: int, partition: int) -> int:
+        """The watermark of a partition of a hop behind an event: the least of those that feed it, once all of them have shown one."""
+        carried = events.carried
+        if carried is None:
+            raise ValueError("these are no events of a hop")
+        known = self._feeders_ms.setdefault(partition, {})
+        feeder = int(carried.feeders[number])
+        known[feeder] = max(known.get(feeder, NO_WATERMARK_MS), int(carried.watermarks_ms[number]))
+        return min(known.values()) if len(known) == carried.of[number] else NO_WATERMARK_MS
 
     def forget(self, life: Life) -> None:
         """Drop what no vector of an entity can see any more, if that is worth a look."""

@@ -7,8 +7,6 @@ from collections import Counter
 from dataclasses import asdict
 
 from headrace.audit.findings import Findings, Kind, PipelineFindings
-from headrace.audit.wanted import wanted_of
-from headrace.definition import App
 from headrace.metrics import AuditMetrics
 
 SHOWN = 10
@@ -82,13 +80,10 @@ def as_json(findings: Findings, seconds: float) -> str:
 class Figures:
     """Hands the findings on to the metrics, as often as they grow."""
 
-    def __init__(self, app: App, findings: Findings) -> None:
-        audited = [pipeline for pipeline in app.pipelines if pipeline.name in findings.pipelines]
-        self.metrics = AuditMetrics(
-            {one.name: [wanted.name for wanted in wanted_of(one)] for one in audited}, [kind.value for kind in Kind]
-        )
+    def __init__(self, findings: Findings) -> None:
+        self.metrics = AuditMetrics({name: found.features for name, found in findings.pipelines.items()}, [kind.value for kind in Kind])
         self._vectors: Counter[str] = Counter()
-        self._mismatches: dict[str, Counter[str]] = {one.name: Counter() for one in audited}
+        self._mismatches: dict[str, Counter[str]] = {name: Counter() for name in findings.pipelines}
 
     def take(self, findings: Findings, now_ms: int) -> None:
         """What was found up to now."""

@@ -52,9 +52,14 @@ class Wanted:
 
 def wanted_of(pipeline: Pipeline) -> list[Wanted]:
     """The feature vector of a pipeline, in order."""
-    found = [one for view in pipeline.views for one in _of_view(view)]
-    own = [Wanted(name=name, feature=None, value=form.canonical(), where=None) for name, form in pipeline.event_features]
-    return found + own
+    return wanted_at(pipeline.views, pipeline)
+
+
+def wanted_at(views: Sequence[FeatureView], pipeline: Pipeline | None) -> list[Wanted]:
+    """What is told where these views are kept; with the pipeline also what is told of the scored event."""
+    found = [one for view in views for one in _of_view(view)]
+    forms = () if pipeline is None else pipeline.event_features
+    return found + [Wanted(name=name, feature=None, value=form.canonical(), where=None) for name, form in forms]
 
 
 def _of_view(view: FeatureView) -> list[Wanted]:

@@ -86,7 +86,7 @@ def audit(
                 service.tick()
 
         auditing = Audit(definition, subject, share=share, told=told)
-        figures = Figures(definition, auditing.findings)
+        figures = Figures(auditing.findings)
         written = Written(figures, metrics_file)
 
         def show(findings: Findings) -> None:

@@ -51,18 +51,18 @@ def replay(
 
 @app.command()
 def train(
-    to: Annotated[Path | None, typer.Option(help="Where the model goes; else over the one the demo uses.")] = None,
+    to: Annotated[Path | None, typer.Option(help="The folder for the models; else over those the demo uses.")] = None,
 ) -> None:
-    """Train the model on January to June, on the features that serve it; needs the packages of headrace[dev]."""
+    """Train the model on January to June, on the features that serve it, and the one it is compared with; needs headrace[dev]."""
     from rich.console import Console
 
     from headrace.clock import SystemClock
     from headrace.demo import closing
     from headrace.demo.events import read_departures
-    from headrace.demo.flights import MODEL
+    from headrace.demo.flights import ALONE_MODEL, MODEL, aircraft_alone
     from headrace.demo.report import judge
     from headrace.demo.screen import Stage
-    from headrace.demo.train import frame_of, train
+    from headrace.demo.train import alone, frame_of, train, train_alone
     from headrace.predict.onnx_model import OnnxModel
 
     console = Console()
@@ -74,15 +74,17 @@ def train(
         frame = frame_of(departures)
         say(f"training frame of {len(frame):,} rows and {len(frame.names)} features")
     with stage.phase("training", "training") as say:
-        content = train(frame, departures)
-        say(f"model of {len(content):,} bytes")
-    target = to or MODEL
-    target.write_bytes(content)
-    model = OnnxModel.load(content, frame.names)
-    judged = judge(departures, model.score(frame.values).scores)
+        content, compared = train(frame, departures), train_alone(frame, departures)
+        say(f"models of {len(content):,} and {len(compared):,} bytes")
+    folder = to or MODEL.parent
+    for path, found in ((MODEL, content), (ALONE_MODEL, compared)):
+        (folder / path.name).write_bytes(found)
+    model, other = OnnxModel.load(content, frame.names), OnnxModel.load(compared, aircraft_alone.feature_names)
+    scores = other.score(alone(frame.values, frame.names)).scores
+    judged = judge(departures, model.score(frame.values).scores, scores)
     if judged is not None:
         closing.show_judged(judged, f"{model.name} version {model.version}", console)
-    console.print(f"written to {target}", highlight=False, soft_wrap=True)
+    console.print(f"written to {folder}", highlight=False, soft_wrap=True)
 
 
 @app.command()

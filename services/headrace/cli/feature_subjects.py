@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from headrace.changes import all_views
 from headrace.definition import App, Pipeline
 from headrace.duration import duration_text
 from headrace.errors import DefinitionError
@@ -36,7 +35,7 @@ class Subject:
 def subjects(app: App) -> list[Subject]:
     """Everything that `show` can show, by its whole name."""
     found = []
-    for view in all_views(app):
+    for view in app.views:
         found.append(Subject(name=view.name, view=view))
         found.extend(Subject(name=f"{view.name}.{feature.name}", view=view, feature=feature) for feature in view.features)
     for pipeline in app.pipelines:
@@ -99,7 +98,7 @@ def app_form(app: App) -> Form:
     """All views of an app, and what its pipelines take from the event itself."""
     return {
         "app": app.name,
-        "views": [view_form(view) for view in all_views(app)],
+        "views": [view_form(view) for view in app.views],
         "event_features": [
             {"pipeline": pipeline.name, "name": name, "description": repr(expression)}
             for pipeline in app.pipelines
@@ -111,7 +110,7 @@ def app_form(app: App) -> Form:
 def documented_form(app: App) -> Form:
     """The same with where each view comes from and who uses it."""
     form = app_form(app)
-    for view, one in zip(all_views(app), form["views"], strict=True):
+    for view, one in zip(app.views, form["views"], strict=True):
         one |= {"lineage": source_form(view.source), "used_by": [pipeline_form(user) for user in users(app, view)]}
     return form
 

@@ -82,17 +82,16 @@ def open_cluster(
 def show(definition: App, wanted: Changes, retention: str, output: Output, *, fills: Mapping[str, int] = MappingProxyType({})) -> None:
     """Print what is missing, what each entity will cost, and how many events a view is filled from (`fills`)."""
     from headrace.apps.filling import EVENTS_A_SECOND
-    from headrace.changes import all_views
 
     if output is Output.JSON:
-        costs = {view.name: view.bytes_per_entity()["total"] for view in all_views(definition)}
+        costs = {view.name: view.bytes_per_entity()["total"] for view in definition.views}
         events = {name: {"events": count, "seconds": round(count / EVENTS_A_SECOND, 1)} for name, count in fills.items()}
         typer.echo(json.dumps({**asdict(wanted), "bytes_per_entity": costs, "fills": events}, indent=2))
         return
     typer.echo(f"app {definition.name}")
     for topic in wanted.topics:
         typer.echo(f"  + topic {topic.name}: {topic.partitions} partitions, kept {retention} ({topic.role})")
-    for view in all_views(definition):
+    for view in definition.views:
         show_view(view, next((one for one in wanted.views if one.name == view.name), None))
         if fills.get(view.name):
             typer.echo(

@@ -25,8 +25,14 @@ def worker(
     leave: Annotated[
         bool, typer.Option("--leave", help="On SIGTERM leave the group at once (a scale-down), instead of being expected back.")
     ] = False,
+    drain: Annotated[
+        bool,
+        typer.Option("--drain", help="Take nothing from the sources, finish what is on the hops between stages, then end."),
+    ] = False,
 ) -> None:
-    """Score the events of an app until SIGTERM; the batch at hand is finished and stored. On SIGUSR1 say where each thread is."""
+    """Score the events of an app until SIGTERM (or, with --drain, until the hops are empty); the batch at hand is finished and stored. On
+    SIGUSR1 say where each thread is.
+    """
     from headrace import log
     from headrace.apps.worker import build
     from headrace.cli.definitions import load_app
@@ -40,4 +46,8 @@ def worker(
     say = log.logger("worker", app=definition.name, slot=settings.worker.slot).info
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
-    build(definition, settings, say=say).run(leave=leave)
+    found = build(definition, settings, say=say)
+    if drain:
+        found.drain()
+    else:
+        found.run(leave=leave)

@@ -75,8 +75,8 @@ def verify(
                 findings = verification.run(desk.wanted(partition), rest_ms=int(1_000 * rest_seconds), keep=limit)
             else:
                 findings = Findings(keep=limit)
-                for source in desk.app.sources:
-                    with desk.entity(source, entity, told) as state:
+                for reads in desk.keeping:
+                    with desk.entity(reads, entity, told) as state:
                         seen += state.check(findings)
         finally:
             meter.done()
@@ -115,8 +115,8 @@ def rebuild(
 
     with opened(app_reference, config) as desk:
         if entity is not None:
-            for source in desk.app.sources:
-                with desk.entity(source, entity, told) as state:
+            for reads in desk.keeping:
+                with desk.entity(reads, entity, told) as state:
                     before = state.mend()
                 meter.done()
                 for one in before:
@@ -280,8 +280,13 @@ class Desk:
         return [self.partitions[name] for name in dict.fromkeys(wanted)]
 
     def source(self, name: TopicPartition) -> Source:
-        """The source of a partition."""
-        return next(source for source in self.app.sources if source.topic == name.topic)
+        """The source or hop of a partition."""
+        return next(reads for reads in self.app.inputs if reads.topic == name.topic)
+
+    @property
+    def keeping(self) -> list[Source]:
+        """The sources and hops that have views."""
+        return [reads for reads in self.app.inputs if self.app.views_of(reads)]
 
     @contextmanager
     def entity(self, source: Source, entity: str, told: Told) -> Iterator[EntityState]:
@@ -320,7 +325,8 @@ def opened(app_reference: str, config: Path | None) -> Iterator[Desk]:
         with deployment(definition.name, properties, store) as subject:
             reader = subject.reader()
             try:
-                names = [name for source in definition.sources for name in reader.partitions(source.topic)]
+                topics = [reads.topic for reads in definition.inputs if definition.views_of(reads)]
+                names = [name for topic in topics for name in reader.partitions(topic)]
             finally:
                 reader.close()
             yield Desk(app=definition, subject=subject, store=store, partitions={text(name): name for name in names})

@@ -99,6 +99,8 @@ class KafkaSource:
         """Where the next record is expected."""
         self._wanted: dict[TopicPartition, int] = {}
         """Where the next poll is to place a partition."""
+        self._ended: dict[TopicPartition, int] = {}
+        """The last end that each partition came to: behind a last record there may be a marker, which is no lag."""
         self._trouble: HeadraceError | None = None
         self._unknown_since_ms: int | None = None
         self._fatal = False
@@ -247,6 +249,7 @@ class KafkaSource:
         self._consumer.resume([KafkaPartition(*partition)])  # a pause outlives that; lifted after the next line it costs a second
         self._consumer.incremental_assign([KafkaPartition(*partition, offset)])
         self._next[partition] = offset
+        self._ended.pop(partition, None)
         self._flowing.add(partition)
 
     def _keep_flowing(self, batch: RecordBatch) -> RecordBatch:
@@ -275,7 +278,7 @@ class KafkaSource:
                 drain.ends.pop(_name(message), None)  # an end is one only if nothing comes behind it
             elif error.code() == KafkaError._PARTITION_EOF:
                 if _name(message) in self._flowing:
-                    drain.ends[_name(message)] = message.offset() or 0
+                    drain.ends[_name(message)] = self._ended[_name(message)] = message.offset() or 0
             elif error.code() in _OUTSIDE_THE_LOG:
                 outside[_name(message)] = error
             elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
@@ -391,7 +394,8 @@ class KafkaSource:
             for partition in found["partitions"].values():
                 name = TopicPartition(topic, partition["partition"])
                 if name in self._flowing and min(partition["ls_offset"], partition["app_offset"]) >= 0:
-                    lags[name] = max(0, partition["ls_offset"] - partition["app_offset"])
+                    at = max(partition["app_offset"], self._ended.get(name, 0))
+                    lags[name] = max(0, partition["ls_offset"] - at)
         if self._on_lag is not None:
             self._on_lag(lags)
 

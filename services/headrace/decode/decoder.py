@@ -16,7 +16,7 @@ Limits: integers are exact up to 2^53 as columns (event time always); unknown fi
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, cast
 
@@ -49,13 +49,24 @@ class Decoded:
     refused: list[DeadLetter]
     unknown_fields: int
     """How many fields of the first event the contract does not know."""
+    unreadable: list[DeadLetter] = field(default_factory=list)
+    """Of a hop: records of which not even the source's record can be told."""
 
 
 class Decoder:
     """Reads the records of one source. Not to be used from two threads at once."""
 
-    def __init__(self, source: Source, *, max_value_bytes: int = MAX_VALUE_BYTES, fields: Collection[str] | None = None) -> None:
-        """`fields` are the columns to build, None for all; the whole contract is checked in any case. Raises `DefinitionError`."""
+    def __init__(
+        self,
+        source: Source,
+        *,
+        max_value_bytes: int = MAX_VALUE_BYTES,
+        fields: Collection[str] | None = None,
+        keys_to_be: Collection[str] = (),
+    ) -> None:
+        """`fields` are the columns to build, None for all; the whole contract is checked in any case. `keys_to_be` are the fields that
+        later stages are keyed by. Raises `DefinitionError`.
+        """
         declared = {field.name: field for field in source.contract}
         unknown = sorted(set(fields or ()) - declared.keys())
         if unknown:
@@ -64,6 +75,7 @@ class Decoder:
         self._known = declared.keys()
         self._decode = msgspec.json.Decoder(struct_of(source)).decode
         self._entity, self._time = attrgetter(source.key), attrgetter(source.time)
+        self._keys_to_be = [(name, attrgetter(name)) for name in sorted(keys_to_be)]
         self._columns = [
             (name, attrgetter(name), np.object_ if field.kind == "text" else np.float64)
             for name, field in declared.items()
@@ -78,7 +90,7 @@ class Decoder:
         unknown_fields = len(_UNKNOWN.decode(bodies[rows[0]] or b"").keys() - self._known) if events else 0
         entities: list[str] = list(map(self._entity, events))
         times = np.array(list(map(self._time, events)), dtype=np.int64)
-        bad = self._unbelievable(records, rows, entities, times, refused)
+        bad = self._unbelievable(records, rows, events, entities, times, refused)
         if bad is not None:
             good = np.flatnonzero(~bad)
             events, entities = [events[number] for number in good], [entities[number] for number in good]
@@ -143,17 +155,19 @@ class Decoder:
         return events, rows
 
     def _unbelievable(
-        self, records: RecordBatch, rows: Int64s, entities: Sequence[str], times: Int64s, refused: list[DeadLetter]
+        self, records: RecordBatch, rows: Int64s, events: Sequence[Any], entities: Sequence[str], times: Int64s, refused: list[DeadLetter]
     ) -> Bools | None:
         """Which events have a wrong key or an event time that cannot be; None for none of them."""
         keys = records.keys if len(rows) == len(records) else [records.keys[row] for row in rows]
         invalid = (times < EARLIEST_MS) | (times > LATEST_MS)
         bad = invalid | self._source.ahead(times, records.timestamps_ms[rows])
-        agree = keys_agree(keys, entities)
-        if agree and not bad.any():
+        agree = self._source.rekey or keys_agree(keys, entities)
+        unusable = self._no_keys(events)
+        if agree and not unusable and not bad.any():
             return None
         for number, row in enumerate(rows.tolist()):
             fault = None if agree else key_fault(keys[number], entities[number], self._source.key)
+            fault = unusable.get(number) if fault is None else fault
             if fault is not None:
                 bad[number] = True
                 refused.append(dead_letter(row, Reason.BAD_KEY, fault))
@@ -163,6 +177,19 @@ class Decoder:
                 error = f"more than {self._source.max_ahead_ms} ms ahead of the record's timestamp - at `$.{self._source.time}`"
                 refused.append(dead_letter(row, Reason.EVENT_TIME_AHEAD, error))
         return bad
+
+    def _no_keys(self, events: Sequence[Any]) -> dict[int, str]:
+        """The events that a later stage cannot be keyed by, and why."""
+        found: dict[int, str] = {}
+        for name, of in self._keys_to_be:
+            texts: list[str] = list(map(of, events))
+            if "" not in texts and max(map(len, texts), default=0) <= MAX_KEY_BYTES // 4 and "\0" not in "".join(texts):
+                continue
+            for number, text in enumerate(texts):
+                fault = entity_fault(text)
+                if fault is not None:
+                    found.setdefault(number, f"{fault}, so no stage can be keyed by it - at `$.{name}`")
+        return found
 
 
 def dead_letter(row: int, reason: Reason, error: str) -> DeadLetter:
@@ -195,6 +222,16 @@ def keys_agree(keys: Sequence[bytes | None], entities: Sequence[str]) -> bool:
         and b"" not in present
         and max(map(len, present), default=0) <= MAX_KEY_BYTES
     )
+
+
+def entity_fault(entity: str) -> str | None:
+    """Why an entity cannot be the key of a record, or None."""
+    size = len(entity.encode())
+    if not entity:
+        return "it is empty"
+    if size > MAX_KEY_BYTES:
+        return f"it has {size} bytes, more than {MAX_KEY_BYTES}"
+    return "it holds a NUL" if "\0" in entity else None
 
 
 def key_fault(key: bytes | None, entity: str, field: str) -> str | None:

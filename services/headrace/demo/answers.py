@@ -7,7 +7,7 @@ and an answer to nothing are found one by one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,8 @@ class Answers:
 
     scores: Float64s
     """By row of the departure; NaN where it has no prediction."""
+    features: Float64s
+    """[departures, names asked for], as they were published."""
     predictions: int
     late: int
     """Predictions marked late."""
@@ -57,10 +59,10 @@ class Reader:
             found += self._some(partition, max(0, self._log.stable_end(partition) - 2 * count), 2 * count)
         return sorted(found, key=_row)[-count:]
 
-    def answers(self, departures: int) -> Answers:
-        """Everything there is, led back to its source records."""
+    def answers(self, departures: int, names: Sequence[str] = ()) -> Answers:
+        """Everything there is, led back to its source records, with the published features of these names."""
         feed = self._feed
-        scores = np.full(departures, np.nan)
+        scores, features = np.full(departures, np.nan), np.full((departures, len(names)), np.nan)
         seen = [[0] * len(rows) for rows in feed.rows]
         planted: dict[str, Counter[str]] = {kind: Counter() for kind in feed.kinds.values()}
         predictions = late = 0
@@ -75,6 +77,8 @@ class Reader:
                 planted[feed.kinds[number, offset]]["predicted"] += 1
             else:
                 scores[row] = prediction.score
+                if isinstance(prediction.features, dict):
+                    features[row] = [prediction.features[name] for name in names]
         dead_letters: Counter[str] = Counter()
         for _, headers in self._read(self._dead_letters):
             said = {name: (text or b"").decode() for name, text in headers or ()}
@@ -86,6 +90,7 @@ class Reader:
         times = Counter(count for partition in seen for count in partition)
         return Answers(
             scores=scores,
+            features=features,
             predictions=predictions,
             late=late,
             dead_letters=dead_letters,

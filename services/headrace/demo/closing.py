@@ -67,7 +67,9 @@ def show_judged(judged: Judged, model: str, console: Console) -> None:
             f": {judged.events:,} flights arrived, {judged.late_share:.1%} more than {LATE_MINUTES} minutes late",
         )
     )
-    console.print(f"{model}, trained on January to June, against departure delay alone and a constant", highlight=False)
+    console.print(
+        f"{model}, trained on January to June, against itself without airport and airline, departure delay, and a constant", highlight=False
+    )
     table = _table("predictor", *NAMES.values())
     for name, found in judged.by_predictor.items():
         style = "bold" if name == MODEL else ""

@@ -1,7 +1,7 @@
 """The demo application: whether the flight that has just left will arrive more than 15 minutes late.
 
 One event per departure from New York's three airports in 2013, keyed by the aircraft. The features are what the aircraft has been
-through over the last 6, 24 and 72 hours, and what is known of the flight itself.
+through over the last 6, 24 and 72 hours, how the airport and the airline are doing just now, and what is known of the flight itself.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ AIRPORTS = ("EWR", "JFK", "LGA")
 CARRIERS = ("UA", "B6", "EV", "DL", "AA", "MQ", "US", "9E", "WN")
 """The nine largest of sixteen airlines; each is a feature of its own, 0 or 1."""
 MODEL = Path(__file__).with_name("late_arrival.onnx")
+ALONE_MODEL = Path(__file__).with_name("aircraft_alone.onnx")
 
 
 class Departure(hr.Event):
@@ -45,6 +46,8 @@ class Arrival(hr.Event):
     arr_delay: float
 
 
+DELAYED = (hr.col("dep_delay") > LATE_MINUTES).alias("delayed")
+
 departures = hr.Source("flights.departures.v1", Departure, key="tail", time="departed_at", lateness="2h")
 
 aircraft = hr.FeatureView(
@@ -56,27 +59,61 @@ aircraft = hr.FeatureView(
         hr.count(over=["6h", "24h", "72h"]),
         hr.mean("dep_delay", over=["6h", "24h", "72h"]),
         hr.max("dep_delay", over=["6h", "24h", "72h"]),
-        hr.share((hr.col("dep_delay") > LATE_MINUTES).alias("delayed"), over=["6h", "24h", "72h"]),
+        hr.share(DELAYED, over=["6h", "24h", "72h"]),
         hr.last("dep_delay"),
         hr.seconds_since_last(),
     ],
 )
 
+airport = hr.FeatureView(
+    "airport",
+    version=1,
+    entity="origin",
+    source=departures,
+    features=[
+        hr.count(over="1h"),
+        hr.mean("dep_delay", over=["1h", "3h"]),
+        hr.share(DELAYED, over=["1h", "3h"]),
+    ],
+)
+
+airline = hr.FeatureView(
+    "airline",
+    version=1,
+    entity="carrier",
+    source=departures,
+    features=[
+        hr.mean("dep_delay", over=["3h", "24h"]),
+        hr.share(DELAYED, over=["3h", "24h"]),
+    ],
+)
+
+OF_THE_FLIGHT = [
+    hr.col("dep_delay"),
+    hr.col("distance"),
+    hr.col("scheduled_hour"),
+    hr.col("scheduled_weekday"),
+    hr.col("planned_minutes"),
+    *((hr.col("origin") == name).alias(f"from_{name.lower()}") for name in AIRPORTS),
+    *((hr.col("carrier") == name).alias(f"by_{name.lower()}") for name in CARRIERS),
+]
+
 late_arrival = hr.Pipeline(
     "late_arrival",
-    views=[aircraft],
-    event_features=[
-        "dep_delay",
-        "distance",
-        "scheduled_hour",
-        "scheduled_weekday",
-        "planned_minutes",
-        *((hr.col("origin") == airport).alias(f"from_{airport.lower()}") for airport in AIRPORTS),
-        *((hr.col("carrier") == carrier).alias(f"by_{carrier.lower()}") for carrier in CARRIERS),
-    ],
+    views=[aircraft, airport, airline],
+    event_features=OF_THE_FLIGHT,
     predictions="flights.late_arrival.predictions.v1",
     model=str(MODEL),
     outcomes=hr.Outcomes("flights.arrivals.v1", Arrival, join="flight_id", value=hr.col("arr_delay") > LATE_MINUTES, within="24h"),
 )
 
 app = hr.App("flights", pipelines=[late_arrival])
+
+aircraft_alone = hr.Pipeline(
+    "aircraft_alone",
+    views=[aircraft],
+    event_features=OF_THE_FLIGHT,
+    predictions="flights.aircraft_alone.predictions.v1",
+    model=str(ALONE_MODEL),
+)
+"""The same without airport and airline. It is not served: the report scores with it what was published, and shows what they are worth."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from headrace.assembly import embedded, load_models, prepare_embedded, silent_watch
 from headrace.clock import Clock
-from headrace.definition import App
+from headrace.definition import App, Pipeline
 from headrace.demo.answers import Answers, Reader
 from headrace.demo.events import Departures
 from headrace.demo.feed import Feed
@@ -26,6 +26,7 @@ from headrace.errors import FatalError
 from headrace.features.memory_store import MemoryStore
 from headrace.memory_log import MemoryLog
 from headrace.parts import Limits
+from headrace.predict.onnx_model import OnnxModel
 from headrace.timeline import Timeline
 from headrace.types import Float64s, Int64s, Work
 
@@ -47,9 +48,12 @@ class Replayed:
     planted: Mapping[str, int]
     """How many bad records were planted, by kind."""
     answers: Answers
+    alone: Float64s
+    """By row of the departure, the score without the features of airport and airline."""
     batch_ms: Float64s
     """How long each batch was in the loop, from before its poll to its definite commit."""
     batch_records: Int64s
+    """How many records came to their end in each."""
     stage_us: Mapping[str, float]
     """Microseconds a record in each stage of the loop."""
     first_s: float
@@ -82,12 +86,12 @@ class _Told:
         progress = self.progress
         self.stages_ns.update(timeline.stages_ns)
         self.batch_ms.append(sum(timeline.stages_ns.values()) / 1e6)
-        self.batch_records.append(sum(len(tally.timestamps_ms) for tally in work.tallies))
+        self.batch_records.append(sum(sum(tally.scored.values()) + len(tally.refused) for tally in work.tallies))
         for tally in work.tallies:
-            progress.records += len(tally.timestamps_ms)
             progress.predictions += sum(tally.scored.values())
             progress.refused += len(tally.refused)
-            progress.late += tally.late
+            progress.records += sum(tally.scored.values()) + len(tally.refused)
+            progress.late += tally.late if tally.scored else 0
             if len(tally.timestamps_ms):
                 progress.newest_ms = max(progress.newest_ms, int(tally.timestamps_ms.max()))
 
@@ -95,14 +99,26 @@ class _Told:
 class Replay:
     """One replay of `departures`, with `planted` records among them, through the one pipeline of `app`."""
 
-    def __init__(self, app: App, departures: Departures, planted: Mapping[int, BadRecord], *, clock: Clock, batch: int = BATCH) -> None:
-        """Make topics, store and loop; nothing flows yet. `batch` is the most records of a transaction. Raises `DefinitionError`."""
+    def __init__(
+        self,
+        app: App,
+        departures: Departures,
+        planted: Mapping[int, BadRecord],
+        *,
+        clock: Clock,
+        alone: Pipeline,
+        batch: int = BATCH,
+    ) -> None:
+        """Make topics, store and loop; nothing flows yet. `batch` is the most records of a transaction; `alone` is the pipeline whose model
+        scores the published features for comparison. Raises `DefinitionError`.
+        """
         (pipeline,) = app.pipelines
         models = load_models(app)
         model = models[pipeline.name]
         self.model = {"name": model.name, "version": model.version}
         """Who scores."""
-        self._departures, self._clock = departures, clock
+        self._departures, self._clock, self._topics = departures, clock, [reads.topic for reads in app.inputs]
+        self._alone, self._names = OnnxModel.load(alone.model or "", alone.feature_names), alone.feature_names
         self._told = _Told()
         log = MemoryLog(clock)
         prepare_embedded(app, log, PARTITIONS)
@@ -122,8 +138,9 @@ class Replay:
         """Replay everything; the first prediction is shown as soon as it is committed."""
         told, progress = self._told, self._told.progress
         begun_s = self._now_s()
-        self._loop.start([self._feed.topic])
-        self._next_batch()
+        self._loop.start(self._topics)
+        while not progress.predictions and progress.records < self._feed.written:
+            self._next_batch()
         first_s = self._now_s()
         audience.first(*self._reader.oldest())
         first_batch = progress.records
@@ -139,8 +156,9 @@ class Replay:
                 progress.newest = self._reader.newest(SHOWN)
                 audience.moved(progress)
         read_s = self._now_s()
-        answers = self._reader.answers(len(self._departures))
+        answers = self._reader.answers(len(self._departures), self._names)
         return Replayed(
+            alone=np.where(np.isnan(answers.scores), np.nan, self._alone.score(answers.features).scores),
             records=self._feed.written,
             planted=Counter(self._feed.kinds.values()),
             answers=answers,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from headrace.demo.replay import Replayed  # loads the engine, which takes a second
 
 LAST_MONTH_OF_TRAINING = 6
-MODEL, DELAY, CONSTANT = "model", "departure delay alone", "constant"
+MODEL, ALONE, DELAY, CONSTANT = "model", "without airport and airline", "departure delay alone", "constant"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,12 +116,14 @@ def report(departures: Departures, replayed: Replayed, *, model: Mapping[str, st
             "reading every answer": replayed.reading_s,
         },
         model=model,
-        judged=judge(departures, answers.scores),
+        judged=judge(departures, answers.scores, replayed.alone),
     )
 
 
-def judge(departures: Departures, scores: Float64s) -> Judged | None:
-    """Compare the scores of July to December with a constant and with departure delay alone; None where there are none of both kinds."""
+def judge(departures: Departures, scores: Float64s, alone: Float64s) -> Judged | None:
+    """Compare the scores of July to December with those of the aircraft alone, with departure delay alone and with a constant; None where
+    there are no outcomes of both kinds.
+    """
     known = ~np.isnan(departures.late)
     training = known & (departures.months <= LAST_MONTH_OF_TRAINING)
     judged = known & (departures.months > LAST_MONTH_OF_TRAINING) & ~np.isnan(scores)
@@ -133,6 +135,7 @@ def judge(departures: Departures, scores: Float64s) -> Judged | None:
     by_delay = quality(share_by_delay(departures.dep_delay[training], known_true, delay), true)
     by_predictor = {
         MODEL: quality(scores[judged], true),
+        ALONE: quality(alone[judged], true),
         DELAY: replace(by_delay, auc=auc(delay, true)),
         CONSTANT: quality(np.full(len(true), known_true.mean()), true),
     }

@@ -22,14 +22,14 @@ def run(stage: Stage, clock: Clock, *, bad: int, limit: int | None) -> Report:
             say(f"{len(departures):,} departures of {departures.flights:,} flights, {len(planted):,} bad records among them")
         with stage.phase("loading", "loading the engine and the model") as say:
             # These load numba and onnxruntime, a second that belongs to this phase: something is on the screen already.
-            from headrace.demo.flights import app  # noqa: PLC0415
+            from headrace.demo.flights import aircraft_alone, app  # noqa: PLC0415
             from headrace.demo.replay import Replay  # noqa: PLC0415
             from headrace.features.warm_up import warm_up  # noqa: PLC0415
 
-            replay = Replay(app, departures, planted, clock=clock)
+            replay = Replay(app, departures, planted, clock=clock, alone=aircraft_alone)
             say(f"engine and model ready: {replay.model['name']} version {replay.model['version']}")
         with stage.phase("compiling", "compiling the fold (once)") as say:
-            warm_up(view for source in app.sources for view in app.views_of(source))
+            warm_up(app.views)
             say("fold ready")
         with stage.replaying(departures, len(departures) + len(planted)):
             replayed = replay.run(stage)

@@ -137,7 +137,8 @@ def first_prediction(departures: Departures, row: int, prediction: Prediction, s
     left = datetime.fromtimestamp(prediction.event_time / 1_000, UTC).strftime("%d %b %Y %H:%M UTC")
     words = Text.assemble(
         ("First prediction: ", "bold"),
-        f"flight {departures.flight_ids[row]}, aircraft {prediction.entity}, left {left}, {_delay(departures.dep_delay[row])}. ",
+        f"flight {departures.flight_ids[row]}, aircraft {departures.keys[row].decode()}, left {left}, ",
+        f"{_delay(departures.dep_delay[row])}. ",
         (f"{prediction.score:.1%}", "bold cyan"),
         f" chance that it arrives more than {LATE_MINUTES} minutes late",
         "." if isnan(departures.arr_delay[row]) else f"; it came {_delay(departures.arr_delay[row])}.",
@@ -174,7 +175,7 @@ def newest_predictions(departures: Departures, progress: Progress) -> Table:
         arrived = Text("?") if isnan(arrival) else Text(f"{arrival:+.0f} min", style="red" if arrival > LATE_MINUTES else "green")
         table.add_row(
             departures.flight_ids[row],
-            prediction.entity,
+            departures.keys[row].decode(),
             datetime.fromtimestamp(prediction.event_time / 1_000, UTC).strftime("%H:%M"),
             f"{departures.dep_delay[row]:+.0f} min",
             Text(f"{prediction.score:.0%}", style="bold"),

@@ -7,7 +7,7 @@ extra. A test trains again and compares scores with the committed file.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from headrace.decode.decoder import Decoder
 from headrace.demo.events import Departures
-from headrace.demo.flights import late_arrival
+from headrace.demo.flights import aircraft_alone, late_arrival
 from headrace.demo.report import LAST_MONTH_OF_TRAINING
 from headrace.features.training import EventVectors, event_vectors
 from headrace.models import stamp
-from headrace.types import EventBatch, RecordBatch
+from headrace.types import EventBatch, Float64s, RecordBatch
 
 if TYPE_CHECKING:
     import lightgbm
@@ -43,12 +43,26 @@ PARAMETERS = {
 
 def train(frame: EventVectors, departures: Departures) -> bytes:
     """The stamped model. `frame` is that of all departures, in their order; float32 from here on, as when scoring."""
+    return stamp(_trained(frame.values, departures), late_arrival, version=VERSION, output="probabilities")
+
+
+def train_alone(frame: EventVectors, departures: Departures) -> bytes:
+    """The same of the aircraft and the flight alone, for comparison."""
+    return stamp(_trained(alone(frame.values, frame.names), departures), aircraft_alone, version=VERSION, output="probabilities")
+
+
+def alone(values: Float64s, names: Sequence[str]) -> Float64s:
+    """The features that the comparison has, out of all."""
+    return values[:, [names.index(name) for name in aircraft_alone.feature_names]]
+
+
+def _trained(values: Float64s, departures: Departures) -> bytes:
     import lightgbm  # noqa: PLC0415 - training is for those who have the `dev` extra
 
     known = ~np.isnan(departures.late) & (departures.months <= LAST_MONTH_OF_TRAINING)
-    rows: NDArray[np.float32] = frame.values[known].astype(np.float32)
+    rows: NDArray[np.float32] = values[known].astype(np.float32)
     booster = lightgbm.train(PARAMETERS, lightgbm.Dataset(rows, departures.late[known]), num_boost_round=TREES)
-    return stamp(_onnx(booster, rows.shape[1]), late_arrival, version=VERSION, output="probabilities")
+    return _onnx(booster, rows.shape[1])
 
 
 def _onnx(booster: lightgbm.Booster, features: int) -> bytes:

@@ -89,7 +89,9 @@ class Applier:
         self._turned = Turned(moved=[], applied={})
 
     def own(self, partition: TopicPartition, owner: bytes, applied: Mapping[str, int]) -> None:
-        """The partition was claimed with `owner` and its views stand at `applied`."""
+        """The partition was claimed with `owner` and its views stand at `applied`; without views there is nothing to apply."""
+        if not applied:
+            return
         self._owned[partition] = _Owned(owner=owner, applied=dict(applied), seen_ms=self._now_ms())
 
     def drop(self, partition: TopicPartition) -> None:

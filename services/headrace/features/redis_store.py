@@ -5,7 +5,7 @@ on a cluster too:
 
     hr:{<app>.<topic>.<partition>}:<view>:m      off   next offset to apply, decimal; absent: no state
                                                  own   nonce of the owner
-                                                 wm    watermark, ms, decimal; absent: no event yet
+                                                 wm    watermark, ms, decimal (`types.watermark_text`); absent: no event yet
                                                  v     version of this layout
                                                  tid   id of the topic the states were made from
     hr:{<app>.<topic>.<partition>}:<view>:s      entity key -> packed state
@@ -55,7 +55,7 @@ from headrace.features.redis_connection import (
     packed,
 )
 from headrace.features.state_store import ApplyResult, Claim, Looked, aside, one_owner, one_topic_id
-from headrace.types import PartitionWrite, StatesPage, StoredStates, TopicPartition, ViewHead, ViewWrite
+from headrace.types import PartitionWrite, StatesPage, StoredStates, TopicPartition, ViewHead, ViewWrite, watermark_of, watermark_text
 
 LAYOUT = b"1"
 
@@ -279,7 +279,9 @@ def _note(tag: bytes) -> bytes:
 
 
 def _head(offset: bytes | None, watermark: bytes | None) -> ViewHead:
-    return ViewHead(offset=None if offset is None else int(offset), watermark_ms=None if watermark is None else int(watermark))
+    return ViewHead(
+        offset=None if offset is None else int(offset), watermark_ms=None if watermark is None else watermark_of(watermark.decode())
+    )
 
 
 def _other_layout(partition: TopicPartition, found: bytes) -> StoreRefused:
@@ -336,7 +338,7 @@ def _write(tag: bytes, view: ViewWrite, watermark_ms: int) -> Iterator[Buffer]:
     for at in range(0, len(view.deletions), _BLOCK):
         gone = view.deletions[at : at + _BLOCK]
         yield _many(b"HDEL", key, len(gone)) + _fields(gone)
-    yield packed(b"HSET", _meta(tag, view.view), b"off", b"%d" % view.end, b"wm", b"%d" % watermark_ms)
+    yield packed(b"HSET", _meta(tag, view.view), b"off", b"%d" % view.end, b"wm", watermark_text(watermark_ms).encode())
 
 
 def _pieces(view: ViewWrite) -> list[Buffer]:

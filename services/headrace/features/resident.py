@@ -31,7 +31,18 @@ from headrace.features.rows import EntityRows
 from headrace.features.sweep import Scan, StoreSweep, nothing_there
 from headrace.features.tables import Events
 from headrace.features.view import FeatureView
-from headrace.types import Bools, EventBatch, FeatureVectors, Int32s, Int64s, PartitionWrite, StateChunk, TopicPartition, ViewWrite
+from headrace.types import (
+    Bools,
+    EventBatch,
+    FeatureVectors,
+    Float64s,
+    Int32s,
+    Int64s,
+    PartitionWrite,
+    StateChunk,
+    TopicPartition,
+    ViewWrite,
+)
 
 Read = Callable[[TopicPartition, Sequence[bytes]], Mapping[str, Sequence[bytes | None]]]
 """Packed states of entities per view (`FeatureView.fp`), in the order of the keys; None for an entity the store does not hold."""
@@ -71,10 +82,19 @@ class ResidentStates:
     threads.
     """
 
-    def __init__(self, *, views: Sequence[FeatureView], read: Read, scan: Scan = nothing_there, capacity: int = 200_000) -> None:
+    def __init__(
+        self,
+        *,
+        views: Sequence[FeatureView],
+        read: Read,
+        scan: Scan = nothing_there,
+        capacity: int = 200_000,
+        lateness_ms: int | None = None,
+    ) -> None:
+        """Without views there is nothing but watermarks, and `lateness_ms` must be given."""
         self.views = tuple(views)
         self.names = tuple(f"{view.name}.{feature}" for view in self.views for feature in view.feature_names)
-        self._lateness_ms = self.views[0].source.lateness_ms
+        self._lateness_ms = self.views[0].source.lateness_ms if lateness_ms is None else lateness_ms
         self._read = read
         self._capacity = capacity
         self._table = EntityRows(self.views)
@@ -151,25 +171,40 @@ class ResidentStates:
         count = len(events)
         if not count:
             nothing = np.empty(0, dtype=np.int64)
-            return FeatureVectors(names=self.names, values=np.empty((0, len(self.names))), late=nothing.astype(np.bool_), as_of_ms=nothing)
+            values = np.empty((0, len(self.names)))
+            return FeatureVectors(names=self.names, values=values, late=nothing.astype(np.bool_), as_of_ms=nothing, watermarks_ms=nothing)
         numbers = events.records.partitions[events.rows]
         ours = {int(number): self._partitions[TopicPartition(events.records.topic, int(number))] for number in np.unique(numbers)}
         before_ms = {number: found.watermark_ms for number, found in ours.items()}
+        times_ms, carried = events.event_times_ms, events.carried
+        if carried is None:
+            advance = watermark.advance(numbers, times_ms, before_ms, self._lateness_ms)
+        else:
+            advance = watermark.advance_hop(numbers, times_ms, carried, before_ms, self._lateness_ms)
+        values, as_of_ms = np.empty((count, 0)), np.maximum(times_ms, advance.horizons_ms)
+        if self.views:
+            values, as_of_ms = self._fold_views(events, numbers, ours, advance)
+        for number, watermark_ms in advance.watermarks_ms.items():
+            ours[number].watermark_ms = watermark_ms
+        late = advance.late if carried is None else advance.late | carried.late
+        behind_ms = advance.horizons_ms + self._lateness_ms
+        return FeatureVectors(names=self.names, values=values, late=late, as_of_ms=as_of_ms, watermarks_ms=behind_ms)
+
+    def _fold_views(
+        self, events: EventBatch, numbers: Int32s, ours: Mapping[int, _Partition], advance: watermark.Advance
+    ) -> tuple[Float64s, Int64s]:
+        """Fold; nothing is changed when this raises."""
         self._look_into_the_store(events.records.topic, numbers, ours)
         rows = self._rows_of(events, numbers, ours)
-        advance = watermark.advance(numbers, events.event_times_ms, before_ms, self._lateness_ms)
-        values, as_of_ms = self._table.fold(
+        return self._table.fold(
             Events(
                 rows=rows,
                 times_ms=np.array(events.event_times_ms, dtype=np.int64),
                 horizons_ms=advance.horizons_ms,
                 takes=_takes(numbers, events.records.offsets[events.rows], advance.late, ours),
-                given=self._table.given(events.columns, count),
+                given=self._table.given(events.columns, len(events)),
             )
         )
-        for number, watermark_ms in advance.watermarks_ms.items():
-            ours[number].watermark_ms = watermark_ms
-        return FeatureVectors(names=self.names, values=values, late=advance.late, as_of_ms=as_of_ms)
 
     def _look_into_the_store(self, topic: str, numbers: Int32s, ours: Mapping[int, _Partition]) -> None:
         """Sweep what is not in memory, where anything is."""
@@ -200,12 +235,18 @@ class ResidentStates:
         if len(ours) == 1:
             (only,) = ours.values()
             return np.fromiter(_each(entities, only.rows), dtype=np.int64, count=len(entities))
-        # A drain holds a few stretches of each partition, one for each time the client fetched.
+        # A drain holds a few stretches of each partition, one for each time the client fetched; one that was aligned holds many.
         begins = np.concatenate(([0], np.flatnonzero(np.diff(numbers)) + 1))
-        found: list[int] = []
+        if len(begins) > len(entities) // 8:
+            rows = np.empty(len(entities), dtype=np.int64)
+            for number, found in ours.items():
+                mine = np.flatnonzero(numbers == number)
+                rows[mine] = _each([entities[place] for place in mine.tolist()], found.rows) if len(mine) else ()
+            return rows
+        found_rows: list[int] = []
         for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), len(entities)], strict=True):
-            found += _each(entities[begin:end], ours[int(numbers[begin])].rows)
-        return np.array(found, dtype=np.int64)
+            found_rows += _each(entities[begin:end], ours[int(numbers[begin])].rows)
+        return np.array(found_rows, dtype=np.int64)
 
     def _bring(self, topic: str, wanted: Mapping[int, list[str]], ours: Mapping[int, _Partition]) -> None:
         """Give rows to entities that have none. All reads come first: if one fails, nothing has changed."""

@@ -30,7 +30,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 
 from headrace.errors import SnapshotRefused
-from headrace.types import TopicPartition, ViewHead
+from headrace.types import TopicPartition, ViewHead, watermark_of, watermark_text
 
 MAGIC = b"headrace state 1\n"
 _ANY_VERSION = b"headrace state "
@@ -108,7 +108,9 @@ class SnapshotWriter:
 
     def end(self, heads: Mapping[str, ViewHead]) -> None:
         """The partition ends; here is where its views stand."""
-        found = {view: [head.offset, head.watermark_ms] for view, head in heads.items()}
+        found = {
+            view: [head.offset, None if head.watermark_ms is None else watermark_text(head.watermark_ms)] for view, head in heads.items()
+        }
         self._frame(b"E", _json({"heads": found, "pages": self.pages}))
         self.partitions += 1
 
@@ -220,7 +222,10 @@ def _part(begun: Mapping[str, Any], ended: Mapping[str, Any], at: int) -> Part:
         partition=TopicPartition(begun["topic"], begun["partition"]),
         topic_id=begun["topic_id"],
         views=dict(begun["views"]),
-        heads={view: ViewHead(offset=offset, watermark_ms=watermark_ms) for view, (offset, watermark_ms) in ended["heads"].items()},
+        heads={
+            view: ViewHead(offset=offset, watermark_ms=None if watermark is None else watermark_of(watermark))
+            for view, (offset, watermark) in ended["heads"].items()
+        },
         pages=ended["pages"],
         at=at,
     )

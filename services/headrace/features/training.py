@@ -13,8 +13,8 @@ states of all entities are held in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -94,9 +94,18 @@ class GridRows:
     """[entities, views]: whether a window of that view can."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Laid:
+    """Events as the kernel reads them, which are late, and how far event time has come in the partition behind each."""
+
+    events: Events
+    late: Bools
+    come_ms: Int64s
+
+
 def event_vectors(pipeline: Vectored, batches: Iterable[EventBatch]) -> EventVectors:
     """The feature vectors of all events of a log. `batches` are its accepted events from the start, cut anywhere, partitions in order."""
-    history = HistoryFold(pipeline.views)
+    history = EntityFolds(pipeline.views, key=pipeline.views[0].source.key)
     values = [np.empty((0, len(pipeline.feature_names)))]
     times_ms, offsets = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
     partitions, late = [np.empty(0, dtype=np.int32)], [np.empty(0, dtype=np.bool_)]
@@ -121,6 +130,34 @@ def event_vectors(pipeline: Vectored, batches: Iterable[EventBatch]) -> EventVec
     )
 
 
+class EntityFolds:
+    """The folds of views of several entities over one log: for each of its events each view takes the entity that is its own.
+
+    `key` is the entity that the events are already kept by; the others are read from their columns. `questions`: by entity.
+    """
+
+    def __init__(self, views: Sequence[FeatureView], *, key: str, questions: Mapping[str, Questions] | None = None) -> None:
+        self._key = key
+        of = {entity: [view for view in views if view.entity == entity] for entity in dict.fromkeys(view.entity for view in views)}
+        self._folds = {entity: HistoryFold(some, (questions or {}).get(entity)) for entity, some in of.items()}
+        names = [(view.name, feature) for some in of.values() for view in some for feature in view.feature_names]
+        self._order = np.array([names.index((view.name, feature)) for view in views for feature in view.feature_names], dtype=np.int64)
+
+    def fold(self, events: EventBatch) -> tuple[Float64s, Bools]:
+        """As `HistoryFold.fold`, the vectors in the order of the views."""
+        found = [fold.fold(self._by(events, entity)) for entity, fold in self._folds.items()]
+        return np.hstack([values for values, _ in found])[:, self._order], found[0][1]
+
+    def answers(self) -> Answers:
+        """As `HistoryFold.answers`; known is who was seen in all of its parts."""
+        found = [fold.answers() for fold in self._folds.values()]
+        values = np.hstack([answers.values for answers in found])[:, self._order]
+        return Answers(values=values, known=np.logical_and.reduce([answers.known for answers in found]))
+
+    def _by(self, events: EventBatch, entity: str) -> EventBatch:
+        return events if entity == self._key else replace(events, entities=events.columns[entity].tolist())
+
+
 class HistoryFold:
     """Folds a log from its start, in memory. `questions` are answered on the way; `answers` has them all in the end."""
 
@@ -130,6 +167,8 @@ class HistoryFold:
         self._table = EntityRows(views)
         self._rows: dict[int, dict[str, int]] = {}
         self._watermarks_ms: dict[int, int] = {}
+        self._come_ms: dict[int, int] = {}
+        """How far event time has come in each partition: in a hop further than its watermark."""
         self._folded = 0
         self._first = np.full(len(self._table), _NEVER, dtype=np.int64)
         """When each row took its first event: the number of events and questions before it."""
@@ -141,20 +180,22 @@ class HistoryFold:
 
     def fold(self, events: EventBatch) -> tuple[Float64s, Bools]:
         """Fold the next events, answering what falls between them; gives the vectors of all views, and which events were late."""
-        before_ms = dict(self._watermarks_ms)
-        laid, late = self._laid(events)
+        before_ms = dict(self._come_ms)
+        laid = self._laid(events)
+        late = laid.late if events.carried is None else laid.late | events.carried.late
         places, due = self._due(events, laid, before_ms)
+        taken = ~laid.late
         if not len(due):
-            self._count(laid.rows, ~late, np.arange(len(late)))
-            values, _ = self._table.fold(laid)
+            self._count(laid.events.rows, taken, np.arange(len(late)))
+            values, _ = self._table.fold(laid.events)
             return values, late
         asked = self._asked(due)
         order = np.argsort(np.concatenate((2 * np.arange(len(late)) + 1, 2 * places)), kind="stable")
         at = np.empty(len(order), dtype=np.int64)
         at[order] = np.arange(len(order))
         asked_at = self._folded + at[len(late) :]
-        self._count(laid.rows, ~late, at[: len(late)])
-        together: list[Any] = [np.concatenate((column, other))[order] for column, other in zip(laid, asked, strict=True)]
+        self._count(laid.events.rows, taken, at[: len(late)])
+        together: list[Any] = [np.concatenate((column, other))[order] for column, other in zip(laid.events, asked, strict=True)]
         values, _ = self._table.fold(Events(*together))
         self._answers.values[due] = values[at[len(late) :]]
         self._answers.known[due] = self._first[asked.rows] < asked_at
@@ -172,41 +213,50 @@ class HistoryFold:
 
     def fold_on_grid(self, events: EventBatch, step_ms: int) -> Iterator[GridRows]:
         """Fold the next events, and look at everybody at each multiple of `step_ms` that event time passes."""
-        before_ms = dict(self._watermarks_ms)
-        laid, _ = self._laid(events)
+        before_ms = dict(self._come_ms)
+        laid = self._laid(events)
         numbers = events.records.partitions[events.rows]
         for number in np.unique(numbers).tolist():
             places = np.flatnonzero(numbers == number)
-            after_ms = laid.horizons_ms[places] + self._lateness_ms
+            after_ms = laid.come_ms[places]
             begin_ms = before_ms.get(number, int(after_ms[0]))
             instants = np.arange(-(-begin_ms // step_ms) * step_ms, int(after_ms[-1]), step_ms)
             done = 0
             for instant, end in zip(instants.tolist(), np.searchsorted(after_ms, instants, side="right").tolist(), strict=True):
-                self._table.fold(_some(laid, places[done:end]))
+                self._table.fold(_some(laid.events, places[done:end]))
                 done = end
                 yield self._everybody(number, instant)
-            self._table.fold(_some(laid, places[done:]))
+            self._table.fold(_some(laid.events, places[done:]))
 
     def last_on_grid(self, step_ms: int) -> Iterator[GridRows]:
         """The instants that event time has come to and not passed, when the log is over."""
-        for number, watermark_ms in self._watermarks_ms.items():
-            if watermark_ms % step_ms == 0:
-                yield self._everybody(number, watermark_ms)
+        for number, come_ms in self._come_ms.items():
+            if come_ms % step_ms == 0:
+                yield self._everybody(number, come_ms)
 
-    def _laid(self, events: EventBatch) -> tuple[Events, Bools]:
-        """The events as the kernel reads them, and which are late; the watermarks move."""
+    def _laid(self, events: EventBatch) -> _Laid:
+        """The events as the kernel reads them; the watermarks move."""
         numbers = events.records.partitions[events.rows]
         before_ms = {number: self._watermarks_ms.get(number, NO_WATERMARK_MS) for number in np.unique(numbers).tolist()}
-        advance = watermark.advance(numbers, events.event_times_ms, before_ms, self._lateness_ms)
+        times_ms = events.event_times_ms
+        if events.carried is None:
+            advance = watermark.advance(numbers, times_ms, before_ms, self._lateness_ms)
+        else:
+            advance = watermark.advance_hop(numbers, times_ms, events.carried, before_ms, self._lateness_ms)
         self._watermarks_ms |= advance.watermarks_ms
+        come_ms = np.empty(len(times_ms), dtype=np.int64)
+        for number in before_ms:
+            mine = np.flatnonzero(numbers == number)
+            come_ms[mine] = np.maximum(np.maximum.accumulate(times_ms[mine]), self._come_ms.get(number, NO_WATERMARK_MS))
+            self._come_ms[number] = int(come_ms[mine[-1]])
         laid = Events(
             rows=self._rows_of(numbers, events.entities),
-            times_ms=np.array(events.event_times_ms, dtype=np.int64),
+            times_ms=np.array(times_ms, dtype=np.int64),
             horizons_ms=advance.horizons_ms,
             takes=np.repeat(~advance.late[:, None], len(self._table.views), axis=1),
             given=self._table.given(events.columns, len(events)),
         )
-        return laid, advance.late
+        return _Laid(events=laid, late=advance.late, come_ms=come_ms)
 
     def _rows_of(self, numbers: Int32s, entities: Sequence[str]) -> Int64s:
         rows = np.empty(len(entities), dtype=np.int64)
@@ -227,19 +277,18 @@ class HistoryFold:
             np.minimum.at(self._first, rows[taken], self._folded + at[taken])
             self._folded += int(at.max(initial=-1)) + 1
 
-    def _due(self, events: EventBatch, laid: Events, before_ms: dict[int, int]) -> tuple[Int64s, Int64s]:
+    def _due(self, events: EventBatch, laid: _Laid, before_ms: dict[int, int]) -> tuple[Int64s, Int64s]:
         """The questions that fall into this batch, and in front of which of its events; those of a partition in the order of time."""
         places, due = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
         numbers = events.records.partitions[events.rows] if self._pending else np.empty(0, dtype=np.int32)
         for number in self._pending.keys() & set(np.unique(numbers).tolist()):
             pending = self._pending[number]
             times_ms = self._questions.times_ms[pending]
-            count = int(np.searchsorted(times_ms, self._watermarks_ms[number], side="left"))
-            if self._watermarks_ms[number] == before_ms.get(number) or not count:
+            count = int(np.searchsorted(times_ms, self._come_ms[number], side="left"))
+            if self._come_ms[number] == before_ms.get(number) or not count:
                 continue
             mine = np.flatnonzero(numbers == number)
-            after_ms = laid.horizons_ms[mine] + self._lateness_ms
-            places.append(mine[np.searchsorted(after_ms, times_ms[:count], side="right")])
+            places.append(mine[np.searchsorted(laid.come_ms[mine], times_ms[:count], side="right")])
             due.append(pending[:count])
             self._pending[number] = pending[count:]
         return np.concatenate(places), np.concatenate(due)

@@ -6,7 +6,8 @@ cell is one number, or nothing: a *stream* (`streams.py`), one per value, filter
 the lane of a field that every event has.
 
 The fingerprint is the sha256 of the view's canonical JSON; it names the state in the store. Whatever decides about state is in it, so a
-changed definition never meets the state of another. Limits: the entity is the key of the source; at most 4,096 panes a window.
+changed definition never meets the state of another. The entity is any text that each event has; where it is not the key of the source, the
+events come to it by a hop (`definition.py`). Limit: at most 4,096 panes a window.
 """
 
 from __future__ import annotations
@@ -115,10 +116,7 @@ class FeatureView:
             raise DefinitionError(f"{where}: a name is up to 100 letters, digits and underscores, beginning with a letter")
         if type(version) is not int or version < 1:
             raise DefinitionError(f"{where}: version={version!r} must be a whole number from 1 on")
-        if entity != source.key:
-            raise DefinitionError(
-                f"{where}: entity={entity!r} is not the key of {source!r}; declare a source keyed by it, or use {source.key!r}"
-            )
+        source.insist_on(entity, "text", of=f"{where}: entity", fix="str")
         self.name = name
         self.version = version
         self.entity = entity

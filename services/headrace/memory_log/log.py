@@ -382,12 +382,12 @@ class MemoryLog:
         found = self.partition(name)
         times = np.array(records.timestamps_ms, np.int64)
         if rows is None:
-            first = found.append(list(records.keys), list(records.values), list(records.headers), times, visibility)
+            first = found.append(list(records.keys), list(records.values), [found or None for found in records.headers], times, visibility)
         else:
             first = found.append(
                 [records.keys[row] for row in rows],
                 [records.values[row] for row in rows],
-                [records.headers[row] for row in rows],
+                [records.headers[row] or None for row in rows],
                 times[rows],
                 visibility,
             )

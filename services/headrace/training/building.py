@@ -9,7 +9,7 @@ states and rows of all entities are in the memory of one process.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,9 @@ import pyarrow as pa
 from headrace.definition import App, Pipeline
 from headrace.errors import DefinitionError
 from headrace.expression import Expression
-from headrace.features.training import HistoryFold, Questions
-from headrace.source import ContractField
+from headrace.features.training import EntityFolds, Questions
+from headrace.features.view import FeatureView
+from headrace.source import ContractField, Hop, Source
 from headrace.training.frame import INSTANT, LABEL, TrainingFrame, assemble_frame, notes_of
 from headrace.training.history import Account, TableHistory, Told, TopicHistory, Topics, history_of
 from headrace.training.labels import LabelTally, features_read, join, known_outcomes, label_column
@@ -52,8 +53,14 @@ def training_frame(
     """
     chosen = chosen_pipeline(app, pipeline)
     inside = sorted(labels.fields()) if isinstance(labels, Expression) else ()
-    history = history_of(app if isinstance(app, App) else None, chosen.source, events, told=told, more=inside)
-    rows = _event_rows(chosen, history, labels) if at is None else _asked_rows(chosen, history, at)
+    parts = _parts(app, chosen, events)
+    keys_to_be = chosen.entities if chosen.source.rekey else chosen.entities[1:]
+
+    def history_at(reads: Source) -> TopicHistory | TableHistory:
+        return history_of(app if isinstance(app, App) else None, reads, events, told=told, more=inside, keys_to_be=keys_to_be)
+
+    history = history_at(parts[-1].reads)
+    rows = _event_rows(chosen, parts[-1], history, labels) if at is None else _asked_rows(chosen, parts, history, history_at, at)
     about, tally = dict(rows.about), None
     if labels is not None:
         found, tally = _labels(chosen, history, rows, labels, label_time)
@@ -73,6 +80,49 @@ def chosen_pipeline(app: App | Pipeline, name: str | None) -> Pipeline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Part:
+    """Views that are folded over one log: those of a stage, or of a table, which has everything, all."""
+
+    reads: Source
+    key: str
+    """The entity that its events are kept by."""
+    views: tuple[FeatureView, ...]
+    carried: tuple[str, ...] = ()
+    """The features that come with its events."""
+
+
+def _parts(app: App | Pipeline, pipeline: Pipeline, events: object) -> list[_Part]:
+    """The logs whose folds make the vectors of a pipeline; with the last of them all features are there."""
+    source = pipeline.source
+    if not isinstance(events, Topics) or not isinstance(app, App):
+        return [_Part(reads=source, key=source.key, views=pipeline.views)]
+    stages = [stage for stage in app.stages if stage.pipeline is pipeline]
+    return [
+        _Part(
+            reads=stage.reads,
+            key=stage.reads.key,
+            views=stage.views,
+            carried=stage.reads.carried if isinstance(stage.reads, Hop) else (),
+        )
+        for stage in stages
+    ]
+
+
+def _columns(pipeline: Pipeline, names: Sequence[str]) -> Int64s:
+    """Where the features of the pipeline's views stand among these names."""
+    return np.array([names.index(f"{view.name}.{one}") for view in pipeline.views for one in view.feature_names], dtype=np.int64)
+
+
+def _names(views: Sequence[FeatureView]) -> list[str]:
+    return [f"{view.name}.{feature}" for view in views for feature in view.feature_names]
+
+
+def _fields(pipeline: Pipeline) -> set[str]:
+    """What is read of each event: by features, and to know its entities."""
+    return set(features_read(pipeline)) | set(pipeline.entities)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Rows:
     """What is known of all rows before labels are joined."""
 
@@ -86,26 +136,30 @@ class _Rows:
     late: int | None
 
 
-def _event_rows(pipeline: Pipeline, history: TopicHistory | TableHistory, labels: object) -> _Rows:
-    """A row for every event, partition by partition in the order of their offsets."""
+def _event_rows(pipeline: Pipeline, part: _Part, history: TopicHistory | TableHistory, labels: object) -> _Rows:
+    """A row for every event, partition by partition of the source in the order of their offsets."""
     joined = pipeline.outcomes.join if pipeline.outcomes is not None and labels is not None else None
-    fields = set(features_read(pipeline)) | ({joined} if joined else set())
-    fold = HistoryFold(pipeline.views)
+    fields = _fields(pipeline) | ({joined} if joined else set())
+    fold = EntityFolds(part.views, key=part.key)
+    columns = _columns(pipeline, [*part.carried, *_names(part.views)])
     entities: list[str] = []
     ids: list[object] = []
     values: list[Float64s] = [np.empty((0, len(pipeline.feature_names)))]
     times_ms, offsets = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
     partitions, late = [np.empty(0, dtype=np.int32)], [np.empty(0, dtype=np.bool_)]
+    last = pipeline.entities[-1]
     for events, incomplete in history.events(fields):
         found, were_late = fold.fold(events)
+        if events.carried is not None:
+            found = np.hstack((events.carried.values, found))
         own = [expression.evaluate(events.columns) for _, expression in pipeline.event_features]
         kept = slice(incomplete, None)
-        entities.extend(events.entities[kept])
+        entities.extend((events.entities if last == part.key else events.columns[last].tolist())[kept])
         ids.extend(events.columns[joined][kept].tolist() if joined else ())
-        values.append(np.column_stack((found, *own))[kept])
+        values.append(np.column_stack((found[:, columns], *own))[kept])
         times_ms.append(events.event_times_ms[kept])
-        offsets.append(events.records.offsets[events.rows][kept])
-        partitions.append(events.records.partitions[events.rows][kept])
+        offsets.append(events.sent.offsets[events.rows][kept])
+        partitions.append(events.sent.partitions[events.rows][kept])
         late.append(were_late[kept])
     # Whatever order partitions were read in, or times brought the rows of a table into: the same events give the same frame.
     order = np.lexsort((np.concatenate(offsets), np.concatenate(partitions)))
@@ -128,49 +182,74 @@ def _event_rows(pipeline: Pipeline, history: TopicHistory | TableHistory, labels
     )
 
 
-def _asked_rows(pipeline: Pipeline, history: TopicHistory | TableHistory, at: Tabular) -> _Rows:
+def _asked_rows(
+    pipeline: Pipeline,
+    parts: Sequence[_Part],
+    history: TopicHistory | TableHistory,
+    history_at: Callable[[Source], TopicHistory | TableHistory],
+    at: Tabular,
+) -> _Rows:
     """A row for every question, in the order of the table that asks."""
     table = arrow_table(at, pipeline.source.contract, of="at")
-    entities, times_ms = _questions(table, pipeline.source.key)
-    places = {name: history.partition_of(name) for name in dict.fromkeys(entities)}
-    partitions = np.array([places[name] for name in entities], dtype=np.int32)
-    fold = HistoryFold(pipeline.views, Questions(partitions=partitions, entities=entities, times_ms=times_ms))
-    for events, _ in history.events(set(features_read(pipeline))):
-        fold.fold(events)
-    answers = fold.answers()
+    entities, times_ms = _questions(table, pipeline)
+    values: list[Float64s] = []
+    known = np.ones(len(times_ms), dtype=np.bool_)
+    whole_ms = np.full(len(times_ms), -np.inf)
+    for part in [part for part in parts if part.views]:
+        log = history if part is parts[-1] else history_at(part.reads)
+        asked = {}
+        for entity in dict.fromkeys(view.entity for view in part.views):
+            places = {name: log.partition_of(name) for name in dict.fromkeys(entities[entity])}
+            partitions = np.array([places[name] for name in entities[entity]], dtype=np.int32)
+            asked[entity] = Questions(partitions=partitions, entities=entities[entity], times_ms=times_ms)
+        fold = EntityFolds(part.views, key=part.key, questions=asked)
+        for events, _ in log.events(_fields(pipeline)):
+            fold.fold(events)
+        answers = fold.answers()
+        values.append(answers.values)
+        known &= answers.known
+        for questions in asked.values():
+            whole_ms = np.maximum(whole_ms, [log.whole_from_ms(number) for number in questions.partitions.tolist()])
+        if log is not history:
+            history.account.add(log.account)
+    found = np.hstack(values)[:, _columns(pipeline, [name for part in parts for name in _names(part.views)])]
     own = [(name, one) for name, one in pipeline.event_features if one.fields() <= set(table.column_names)]
     columns = {name: numeric(column(table, name)) for _, one in own for name in one.fields()}
     joined = pipeline.outcomes.join if pipeline.outcomes is not None else ""
-    whole_ms = np.array([history.whole_from_ms(number) for number in partitions.tolist()])
     history.account.incomplete = int((times_ms < whole_ms).sum())
     about = {
-        "_entity": pa.array(entities, pa.string()),
+        "_entity": pa.array(entities[pipeline.entities[-1]], pa.string()),
         "_as_of": pa.array(times_ms).cast(INSTANT),
-        "_known": pa.array(answers.known),
+        "_known": pa.array(known),
         "_whole": pa.array(times_ms >= whole_ms),
     }
     return _Rows(
         about=about,
-        values=np.column_stack((answers.values, *(one.evaluate(columns) for _, one in own))),
+        values=np.column_stack((found, *(one.evaluate(columns) for _, one in own))),
         event_features=own,
         times_ms=times_ms,
-        offsets=np.arange(len(entities)),
+        offsets=np.arange(len(times_ms)),
         ids=column(table, joined).to_pylist() if joined in table.column_names else None,
         late=None,
     )
 
 
-def _questions(table: pa.Table, key: str) -> tuple[list[str], Int64s]:
-    """Whom and when a table asks for."""
-    entity = key if key in table.column_names else "entity"
-    for name, meaning in ((entity, f"{key!r} for the entity"), ("as_of", "'as_of' for the instant")):
+def _questions(table: pa.Table, pipeline: Pipeline) -> tuple[dict[str, list[str]], Int64s]:
+    """Whom and when a table asks for: by entity of the pipeline's views the one of each row."""
+    wanted = list(dict.fromkeys(view.entity for view in pipeline.views))
+    named = {entity: entity for entity in wanted}
+    if len(wanted) == 1 and wanted[0] not in table.column_names:
+        named[wanted[0]] = "entity"
+    for name, meaning in [(column_, f"{entity!r} for the entity") for entity, column_ in named.items()] + [
+        ("as_of", "'as_of' for the instant")
+    ]:
         if name not in table.column_names:
             raise DefinitionError(f"at has no column {meaning}; it has {', '.join(table.column_names)}")
-    entities = contract_columns(table, [ContractField(name=entity, kind="text")], of="at")[entity]
+    found = contract_columns(table, [ContractField(name=name, kind="text") for name in named.values()], of="at")
     times_ms, known = instants_ms(column(table, "as_of"), of="at: column 'as_of'")
-    if None in entities or not known.all():
+    if any(None in found[name] for name in named.values()) or not known.all():
         raise DefinitionError("at: every row needs an entity and an instant")
-    return entities, times_ms
+    return {entity: found[name] for entity, name in named.items()}, times_ms
 
 
 def _labels(

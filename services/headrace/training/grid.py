@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -25,7 +25,7 @@ from headrace.duration import duration_ms, duration_text
 from headrace.errors import DefinitionError
 from headrace.features.training import GridRows, HistoryFold
 from headrace.features.view import FeatureView
-from headrace.source import Source
+from headrace.source import Hop, Source
 from headrace.training.frame import INSTANT, note_of
 from headrace.training.history import TableHistory, Told, TopicHistory, Topics, history_of
 from headrace.training.tables import Tabular
@@ -60,32 +60,42 @@ def export_features(
     """
     step_ms = duration_ms(grid, of="grid")
     by_source = _wanted(app, views)
-    if len(by_source) > 1 and not isinstance(events, Topics):
+    if len({reads.source.topic if isinstance(reads, Hop) else reads.topic for reads, _ in by_source}) > 1 and not isinstance(
+        events, Topics
+    ):
         raise DefinitionError(f"a table holds the events of one source, and {app!r} has several; name views of one of them")
     folder = Path(to)
     folder.mkdir(parents=True, exist_ok=True)
     found = []
-    for source, wanted in by_source:
-        found += _of_source(wanted, history_of(app, source, events, told=told), app, step_ms, folder)
+    for reads, wanted in by_source:
+        found += _of_source(reads, wanted, history_of(app, reads, events, told=told), app, step_ms, folder)
     return found
 
 
 def _wanted(app: App, names: Collection[str]) -> list[tuple[Source, tuple[FeatureView, ...]]]:
-    known = {view.name for source in app.sources for view in app.views_of(source)}
+    known = {view.name for view in app.views}
     unknown = sorted(set(names) - known)
     if unknown:
         raise DefinitionError(f"{app!r} has no view {unknown[0]!r}; it has {', '.join(sorted(known))}")
-    of_sources = [(source, tuple(view for view in app.views_of(source) if not names or view.name in names)) for source in app.sources]
-    return [(source, views) for source, views in of_sources if views]
+    taken: set[str] = set()
+    found = []
+    for reads in app.inputs:
+        views = tuple(view for view in app.views_of(reads) if (not names or view.name in names) and view.name not in taken)
+        taken |= {view.name for view in views}
+        found += [(reads, views)] if views else []
+    return found
 
 
-def _of_source(views: Sequence[FeatureView], history: TopicHistory | TableHistory, app: App, step_ms: int, folder: Path) -> list[GridFile]:
+def _of_source(
+    reads: Source, views: Sequence[FeatureView], history: TopicHistory | TableHistory, app: App, step_ms: int, folder: Path
+) -> list[GridFile]:
     fold = HistoryFold(views)
     fields = frozenset[str]().union(*(view.fields for view in views))
+    kept_by = reads.key if isinstance(history, TableHistory) and isinstance(reads, Hop) else None
     told = {"app": app.name, "grid": duration_text(step_ms)}
     with ExitStack() as files:
         writers = [files.enter_context(_Writer(view, place, folder, told, history)) for place, view in enumerate(views)]
-        for rows in _on_grid(fold, history, fields, step_ms):
+        for rows in _on_grid(fold, history, fields, step_ms, kept_by):
             first = 0
             for writer in writers:
                 writer.take(rows, rows.values[:, first : first + len(writer.view.features)])
@@ -96,10 +106,14 @@ def _of_source(views: Sequence[FeatureView], history: TopicHistory | TableHistor
     return [GridFile(view=writer.view.name, path=writer.path, rows=writer.rows, refused=refused) for writer in writers]
 
 
-def _on_grid(fold: HistoryFold, history: TopicHistory | TableHistory, fields: Collection[str], step_ms: int) -> Iterator[GridRows]:
-    for events, _ in history.events(fields):
+def _on_grid(
+    fold: HistoryFold, history: TopicHistory | TableHistory, fields: frozenset[str], step_ms: int, kept_by: str | None
+) -> Iterator[GridRows]:
+    """`kept_by`: another entity than the key of the source, where a table is read for views that are kept behind a hop."""
+    for events, _ in history.events(fields | ({kept_by} if kept_by else frozenset())):
         if len(events):
-            yield from (rows for rows in fold.fold_on_grid(events, step_ms) if rows.as_of_ms >= history.whole_from_ms(rows.partition))
+            mine = events if kept_by is None else replace(events, entities=events.columns[kept_by].tolist())
+            yield from (rows for rows in fold.fold_on_grid(mine, step_ms) if rows.as_of_ms >= history.whole_from_ms(rows.partition))
     yield from (rows for rows in fold.last_on_grid(step_ms) if rows.as_of_ms >= history.whole_from_ms(rows.partition))
 
 

@@ -26,10 +26,10 @@ from headrace.decode.table_rows import records_of
 from headrace.definition import App
 from headrace.errors import DefinitionError
 from headrace.partitioner import partition_of
-from headrace.paths import span_ms
-from headrace.source import Source
+from headrace.paths import decoder_of, span_ms
+from headrace.source import Hop, Source
 from headrace.training.tables import Tabular, arrow_table, column, contract_columns, instants_ms
-from headrace.types import EventBatch, Int64s, Position, Reason, RecordBatch, TopicPartition
+from headrace.types import Carried, EventBatch, Int64s, Position, Reason, RecordBatch, TopicPartition
 from headrace.verify.scope import facts_of
 from headrace.verify.subject import Subject
 
@@ -53,6 +53,12 @@ class Account:
     """Events that were folded but give no row, as the log does not hold all that their windows reach back to."""
     offsets: dict[str, dict[int, tuple[int, int]]] = field(default_factory=dict)
     """By topic and partition: from where up to, not with, where the log was read."""
+
+    def add(self, other: Account) -> None:
+        """That of another log was read beside."""
+        self.records += other.records
+        self.refused.update(other.refused)
+        self.offsets |= other.offsets
 
 
 class History(Protocol):
@@ -131,7 +137,7 @@ class TopicHistory:
     def events(self, fields: Collection[str]) -> Iterator[tuple[EventBatch, int]]:
         """As `History` says."""
         left_out = condemned_offsets(facts_of(self.app, self.topics.subject))
-        decoder = Decoder(self.source, fields=fields)
+        decoder = decoder_of(self.app, self.source, fields=fields)
         with closing(self.topics.subject.reader()) as reader:
             ranges = {partition: reader.log_range(partition) for partition in reader.partitions(self.source.topic)}
             self._partitions = len(ranges)
@@ -144,9 +150,17 @@ class TopicHistory:
                 condemned = rows_at(batch, left_out)
                 self.account.refused[Reason.CRASH_LOOP] += int(condemned.sum())
                 decoded = decoder.decode(batch.select(np.flatnonzero(~condemned)) if condemned.any() else batch)
-                self.account.refused.update(letter.reason for letter in decoded.refused)
+                self.account.refused.update(letter.reason for letter in (*decoded.refused, *decoded.unreadable))
+                self._insist_on_our_definitions(decoded.events)
                 yield from self._marked(decoded.events)
                 self.told(self.account.records, of)
+
+    def _insist_on_our_definitions(self, events: EventBatch) -> None:
+        if events.carried is not None and not events.carried.ours.all():
+            raise DefinitionError(
+                f"{self.source!r} holds features that other definitions made; make the frame from the events in files, or of an app with "
+                "those definitions"
+            )
 
     def partition_of(self, entity: str) -> int:
         """By murmur2, as look-ups find it."""
@@ -201,18 +215,40 @@ def _events_at(events: EventBatch, places: Int64s) -> EventBatch:
         entities=[events.entities[place] for place in places.tolist()],
         event_times_ms=events.event_times_ms[places],
         columns={name: values[places] for name, values in events.columns.items()},
+        carried=None if events.carried is None else _carried_at(events.carried, places),
+    )
+
+
+def _carried_at(carried: Carried, places: Int64s) -> Carried:
+    return Carried(
+        sent=carried.sent,
+        feeders=carried.feeders[places],
+        offsets=carried.offsets[places],
+        watermarks_ms=carried.watermarks_ms[places],
+        of=carried.of[places],
+        late=carried.late[places],
+        values=carried.values[places],
+        ours=carried.ours[places],
     )
 
 
 class TableHistory:
     """The rows of a table, in the order of event time."""
 
-    def __init__(self, source: Source, given: Tabular, *, told: Told = lambda _, __: None, more: Collection[str] = ()) -> None:
-        """`more`: columns that are wanted beside those of the contract."""
+    def __init__(
+        self,
+        source: Source,
+        given: Tabular,
+        *,
+        told: Told = lambda _, __: None,
+        more: Collection[str] = (),
+        keys_to_be: Collection[str] = (),
+    ) -> None:
+        """`more`: columns that are wanted beside those of the contract; `keys_to_be`: the fields that later stages are keyed by."""
         of = f"events of {source!r}"
         self.account = Account()
         self.table: pa.Table = arrow_table(given, source.contract, of=of, only={field.name for field in source.contract} | set(more))
-        self._source, self._told = source, told
+        self._source, self._told, self._keys_to_be = source, told, keys_to_be
         self._columns = contract_columns(self.table, source.contract, of=of)
         times_ms, known = instants_ms(column(self.table, source.time), of=f"{of}: column {source.time!r}")
         # Rows without a time are refused anyway.
@@ -220,7 +256,7 @@ class TableHistory:
 
     def events(self, fields: Collection[str]) -> Iterator[tuple[EventBatch, int]]:
         """As `History` says; offsets are the numbers of the rows in the table, from 0 on."""
-        decoder = Decoder(self._source, fields=fields)
+        decoder = Decoder(self._source, fields=fields, keys_to_be=self._keys_to_be)
         count = len(self._order)
         self.account.offsets["rows"] = {0: (0, count)}
         for begin in range(0, count, AT_ONCE):
@@ -247,11 +283,18 @@ class TableHistory:
 
 
 def history_of(
-    app: App | None, source: Source, events: object, *, told: Told = lambda _, __: None, more: Collection[str] = ()
+    app: App | None,
+    reads: Source,
+    events: object,
+    *,
+    told: Told = lambda _, __: None,
+    more: Collection[str] = (),
+    keys_to_be: Collection[str] = (),
 ) -> TopicHistory | TableHistory:
-    """The history that was given. Raises `DefinitionError`."""
+    """The history that was given of a source or hop; a table holds the events of the source. Raises `DefinitionError`."""
     if isinstance(events, Topics):
         if app is None:
             raise DefinitionError("training_frame(pipeline, events=topics): give the app; its facts say which records no fold takes")
-        return TopicHistory(app, source, events, told)
-    return TableHistory(source, events, told=told, more=more)
+        return TopicHistory(app, reads, events, told)
+    source = reads.source if isinstance(reads, Hop) else reads
+    return TableHistory(source, events, told=told, more=more, keys_to_be=keys_to_be)

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+from headrace import hop_record
 from headrace.partitioner import Partitioner
 from headrace.publish.records import Prediction, decode_prediction
 from headrace.types import Headers, Record, RecordBatch
@@ -90,6 +93,27 @@ def _members(site: Site, record: Record, expected: Expected, of: str) -> Iterato
         both = isinstance(ours, dict) and isinstance(theirs, dict)
         if name not in {"score", "scored_at"} and not (name == "features" and both) and ours != theirs:
             yield _violation(Kind.RECORD, site, record, of, f"{name} = {ours!r}", repr(theirs))
+
+
+def compare_hop(carried: Sequence[str], site: Site, record: Record, expected: Expected, of: str) -> Iterator[Violation]:
+    """Everything that is wrong with the record of a hop that a record leads to."""
+    if (record.key, record.timestamp_ms, record.headers) != (expected.key, expected.timestamp_ms, expected.headers):
+        yield from _record(site, record, of, _around(expected.key, expected.timestamp_ms, expected.headers))
+    both = hop_record.opened([record.value, expected.value])
+    if not both.readable[0]:
+        yield _violation(Kind.RECORD, site, record, of, "a record of this hop", _shown(record.value))
+        return
+    for name in hop_record.HEAD.names or ():
+        theirs, ours = both.heads[name].tolist()
+        if theirs != ours:
+            yield _violation(Kind.RECORD, site, record, of, f"{name} = {ours}", str(theirs))
+    if (both.heads["features"] == len(carried)).all():
+        found, wanted = both.features(np.arange(2), [record.value, expected.value], len(carried))
+        for name, theirs, ours in zip(carried, found.tolist(), wanted.tolist(), strict=True):
+            if np.float64(theirs).tobytes() != np.float64(ours).tobytes():
+                yield _violation(Kind.FEATURES, site, record, of, f"{name} = {ours!r}", repr(theirs))
+    if both.values[0] != both.values[1]:
+        yield _violation(Kind.RECORD, site, record, of, f"the value of the record, {_shown(both.values[1])}", _shown(both.values[0]))
 
 
 def _same(one: float | None, other: float | None) -> bool:

@@ -7,7 +7,7 @@ log. It is the worker's own decoder, fold, scorer and encoder, whose laws have t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,14 +20,26 @@ from headrace.predict.scores import Model
 from headrace.publish.encoder import HeaderPolicy
 from headrace.source import Source
 from headrace.timeline import Timeline
-from headrace.types import NO_WATERMARK_MS, Int64s, OutRecords, RecordBatch, TopicPartition
+from headrace.types import NO_WATERMARK_MS, Bools, Int32s, Int64s, OutRecords, RecordBatch, TopicPartition
 from headrace.verify.shelf import Shelf
 
 RESIDENT = 200_000
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Led:
+    """Records for a result topic that records of the log lead to: row by row, which rows of the batch those are. `partitions` and `offsets`
+    are where they stand in the source's topic, `reads` where in the log that is read. Of dead letters there are none of these.
+    """
+
+    records: OutRecords
+    partitions: Int32s
+    offsets: Int64s
+    reads: tuple[Int32s, Int64s]
+
+
 class SourceFold:
-    """Folds the partitions of one source topic from offsets of our choice on."""
+    """Folds the partitions of one source or hop from offsets of our choice on."""
 
     def __init__(
         self,
@@ -40,9 +52,12 @@ class SourceFold:
         left_out: Mapping[TopicPartition, Sequence[int]],
         headers: HeaderPolicy,
         limits: Limits,
+        partitions: int,
     ) -> None:
-        """`left_out`: the offsets that were condemned (`crashes.py`)."""
+        """`left_out`: the offsets that were condemned (`crashes.py`); `partitions`: how many the topic has."""
         self._shelf, self._left_out = shelf, left_out
+        self.of_other_definitions = 0
+        """Records of a hop with features that other definitions made."""
         self._clock = ManualClock(0)
         self._path = source_path(
             app,
@@ -53,31 +68,50 @@ class SourceFold:
             limits=replace(limits, refused_share=1.0, resident_entities=RESIDENT),
             headers=headers,
         )
+        self._path.partitions = partitions
         self._ends: dict[TopicPartition, int] = {}
         for partition, start in starts.items():
             at = {view.fp: start for view in self._path.states.views}
             self._path.states.start(partition, at, NO_WATERMARK_MS, empty=True)
 
-    def results(self, batch: RecordBatch) -> Iterator[tuple[OutRecords, Int64s]]:
-        """What the next records lead to: records for a result topic, and of predictions the rows of their source records in the batch."""
+    def results(self, batch: RecordBatch) -> Iterator[Led]:
+        """What the next records lead to. Those of a hop that other definitions made are folded and lead to nothing we could tell."""
         for number in set(batch.partitions.tolist()):
             last = int(batch.offsets[batch.partitions == number][-1])
             self._ends[TopicPartition(batch.topic, number)] = last + 1
         out = rows_at(batch, self._left_out)
         if out.any():
-            (letters,), _ = self._path.refuse(batch.select(np.flatnonzero(out)))
-            yield letters, np.empty(0, dtype=np.int64)
-        kept = np.flatnonzero(~out)
-        if not len(kept):
-            return
-        outputs, tally = self._path.score(batch if len(kept) == len(batch) else batch.select(kept), Timeline(self._clock.monotonic_ns))
-        if self._path.states.touched() > RESIDENT // 2:
-            self.store()
+            letters, _ = self._path.refuse(batch.select(np.flatnonzero(out)))
+            yield from map(_letters, letters)
+        strange = self._path.made_otherwise(batch) & ~out
+        for rows, ours in _stretches(np.flatnonzero(~out), strange):
+            some = batch if len(rows) == len(batch) else batch.select(rows)
+            if ours:
+                yield from self._scored(some)
+            else:
+                self._path.replay(some, Timeline(self._clock.monotonic_ns))
+                self.of_other_definitions += len(some)
+            if self._path.states.touched() > RESIDENT // 2:
+                self.store()
+
+    def _scored(self, batch: RecordBatch) -> Iterator[Led]:
+        """What records lead to that all go down the path."""
+        outputs, tally = self._path.score(batch, Timeline(self._clock.monotonic_ns))
         by_topic = {scorer.pipeline.predictions: scorer.model.name for scorer in self._path.scorers}
+        sent = self._path.sent(batch)
         for records in outputs:
-            model = by_topic.get(records.topic)
-            without = [letter.row for letter in tally.refused if letter.model in (None, model)]
-            yield records, np.delete(kept, without)
+            if records.topic not in by_topic and records.topic not in tally.passed_on:
+                yield _letters(records)
+                continue
+            # A letter without a model, or of a stage before the models, stands for all of the results of its record.
+            without = [letter.row for letter in tally.refused if letter.stage != "predict" or letter.model == by_topic.get(records.topic)]
+            rows = np.delete(np.arange(len(batch)), without)
+            yield Led(
+                records=records,
+                partitions=sent.partitions[rows],
+                offsets=sent.offsets[rows],
+                reads=(batch.partitions[rows], batch.offsets[rows]),
+            )
 
     def store(self) -> None:
         """Bring the shelf up to what was folded."""
@@ -88,3 +122,16 @@ class SourceFold:
     def watermark_ms(self, partition: TopicPartition) -> int:
         """The watermark behind everything folded."""
         return self._path.states.watermark_ms(partition)
+
+
+def _letters(records: OutRecords) -> Led:
+    nowhere = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64)
+    return Led(records=records, partitions=nowhere[0], offsets=nowhere[1], reads=nowhere)
+
+
+def _stretches(rows: Int64s, strange: Bools) -> Iterator[tuple[Int64s, bool]]:
+    """Rows in their order, cut where ours and those of other definitions meet, and which they are."""
+    cuts = np.flatnonzero(np.diff(strange[rows])) + 1
+    for some in np.split(rows, cuts):
+        if len(some):
+            yield some, not strange[some[0]]

@@ -10,7 +10,7 @@ from headrace.features.state_store import StateStore
 from headrace.features.view import FeatureView
 from headrace.types import Position, TopicPartition
 from headrace.verify.findings import Findings, Kind, Violation
-from headrace.verify.scope import Scope
+from headrace.verify.scope import Scope, lags
 from headrace.verify.shelf import Shelf
 from headrace.verify.subject import Subject
 
@@ -27,7 +27,7 @@ def check_rest(app: App, subject: Subject, scope: Scope, findings: Findings, *, 
     try:
         for name, position in scope.committed.items():
             end = reader.log_range(name).end
-            if position.offset < end:
+            if lags(reader, name, position.offset, end):
                 _add(findings, Kind.LAG, name, app.name, f"group {app.name} at the end, {end}", str(position.offset), position.offset)
         for name, stable in scope.open.items():
             _add(
@@ -60,8 +60,8 @@ class StateCheck:
             self._findings.not_checked["I4"] = "no store was given" if store is None else "the fold ends before the committed offset (--to)"
             return
         moving = 0
-        for source in self._app.sources:
-            for name in scope.partitions[source.topic]:
+        for reads in self._app.inputs:
+            for name in scope.partitions[reads.topic]:
                 position = scope.committed[name]
                 if self._subject.committed(name) != position:
                     moving += 1
@@ -69,7 +69,7 @@ class StateCheck:
                 wanted_ms = watermarks[name]
                 if scope.starts[name] < scope.ends[name] and position.watermark_ms not in (None, wanted_ms):
                     self._head(name, "the group", position, f"watermark {wanted_ms}", str(position.watermark_ms))
-                for view in self._app.views_of(source):
+                for view in self._app.views_of(reads):
                     self._check(store, name, view, Position(offset=position.offset, watermark_ms=wanted_ms))
         if moving:
             self._findings.not_checked["I4"] = f"{moving} partitions moved on meanwhile, so their state was not compared"

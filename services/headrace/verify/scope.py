@@ -55,8 +55,11 @@ class Scope:
         name = TopicPartition(site.topic, site.partition)
         if name not in self.ends or site.offset < self.ends[name]:
             return True
-        newer = record.offset >= self.before[TopicPartition(record.topic, record.partition)]
-        return site.offset >= self.committed[name].offset and not newer
+        return site.offset >= self.committed[name].offset and not self.newer(record)
+
+    def newer(self, record: Record) -> bool:
+        """Whether a result may have come while we looked."""
+        return record.offset >= self.before[TopicPartition(record.topic, record.partition)]
 
     def instead(self, site: Site) -> str:
         """What is expected instead of a result that is one too many."""
@@ -73,11 +76,11 @@ def scope_of(app: App, subject: Subject, from_ms: int | None, to_ms: int | None,
     """
     reader = subject.reader()
     try:
-        sources = [source.topic for source in app.sources]
-        topics = [app.dead_letters, *(pipeline.predictions for pipeline in app.pipelines)]
-        partitions = {topic: reader.partitions(topic) for topic in (*sources, *topics)}
+        inputs = [reads.topic for reads in app.inputs]
+        topics = [app.dead_letters, *(hop.topic for hop in app.hops), *(pipeline.predictions for pipeline in app.pipelines)]
+        partitions = {topic: reader.partitions(topic) for topic in dict.fromkeys((*inputs, *topics))}
         results = [name for topic in topics for name in partitions[topic]]
-        read = [name for topic in sources for name in partitions[topic]]
+        read = [name for topic in inputs for name in partitions[topic]]
         _wait_for_rest(reader, subject, read, results, rest_ms)
         before = {name: reader.log_range(name).end for name in results}
         committed = {name: stable_position(app, subject, name) for name in read}
@@ -86,9 +89,9 @@ def scope_of(app: App, subject: Subject, from_ms: int | None, to_ms: int | None,
         scope = Scope(partitions=partitions, committed=committed, before=before, until={**until, **still_open}, open=still_open)
         facts = facts_of(app, subject)
         began, scope.left_out = starting_offsets(facts), condemned_offsets(facts)
-        for source in app.sources:
-            span = span_ms(source, app.views_of(source))
-            for name in partitions[source.topic]:
+        for reads in app.inputs:
+            span = span_ms(reads, app.views_of(reads))
+            for name in partitions[reads.topic]:
                 start, first, end = _bounds(reader, name, committed[name].offset, span, (from_ms, to_ms))
                 scope.starts[name], scope.firsts[name], scope.ends[name] = start, max(first, began.get(name, 0)), end
         for name in results:
@@ -104,11 +107,11 @@ def state_scope(app: App, subject: Subject, wanted: Sequence[TopicPartition], *,
     reader = subject.reader()
     try:
         _wait_for_rest(reader, subject, wanted, (), rest_ms)
-        partitions = {source.topic: [name for name in wanted if name.topic == source.topic] for source in app.sources}
+        partitions = {reads.topic: [name for name in wanted if name.topic == reads.topic] for reads in app.inputs}
         scope = Scope(partitions=partitions, committed={})
-        for source in app.sources:
-            span = span_ms(source, app.views_of(source))
-            for name in scope.partitions[source.topic]:
+        for reads in app.inputs:
+            span = span_ms(reads, app.views_of(reads))
+            for name in scope.partitions[reads.topic]:
                 scope.committed[name] = stable_position(app, subject, name)
                 bounds = _bounds(reader, name, scope.committed[name].offset, span, (None, None))
                 scope.starts[name], scope.firsts[name], scope.ends[name] = bounds
@@ -203,16 +206,23 @@ def _wait_for_rest(
     reader: RecordReader, subject: Subject, sources: Iterable[TopicPartition], results: Iterable[TopicPartition], rest_ms: int
 ) -> None:
     """Give the workers time to finish; whether they did is judged later."""
+    names = list(sources)
     deadline_ms = subject.now_ms() + rest_ms
     while subject.now_ms() < deadline_ms:
         try:
-            positions = [subject.committed(name) for name in sources]
+            positions = [subject.committed(name) for name in names]
         except TransientError:
             positions = []
-        ends = [reader.log_range(name).end for name in sources]
+        ends = [reader.log_range(name).end for name in names]
         settled = len(positions) == len(ends) and all(
-            position is not None and position.offset >= end for position, end in zip(positions, ends, strict=True)
+            position is not None and not lags(reader, name, position.offset, end)
+            for name, position, end in zip(names, positions, ends, strict=True)
         )
         if settled and all(reader.log_range(name).end == subject.written_end(name) for name in results):
             return
         subject.pause(LOOK_MS)
+
+
+def lags(reader: RecordReader, name: TopicPartition, offset: int, end: int) -> bool:
+    """Whether a record stands at or behind an offset: in a hop what stands there may be the marker of a transaction."""
+    return offset < end and any(True for _ in reader.batches({name: offset}, {name: end}))

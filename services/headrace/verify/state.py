@@ -57,6 +57,7 @@ def state_fold(
         left_out=left_out,
         headers=HeaderPolicy.MINIMAL,
         limits=Limits(),
+        partitions=0,  # it stands in what is passed on, and of that nothing is looked at
     )
 
 
@@ -80,16 +81,16 @@ class StateVerification:
             findings.not_checked["I4"] = why
             scope.partitions[name.topic].remove(name)
             del scope.starts[name], scope.ends[name]
-        with closing(Shelf({source.topic: [view.fp for view in self._app.views_of(source)] for source in self._app.sources})) as shelf:
+        with closing(Shelf({reads.topic: [view.fp for view in self._app.views_of(reads)] for reads in self._app.inputs})) as shelf:
             folds = {
-                source.topic: state_fold(
+                reads.topic: state_fold(
                     self._app,
-                    source,
+                    reads,
                     shelf,
-                    {name: start for name, start in scope.starts.items() if name.topic == source.topic},
+                    {name: start for name, start in scope.starts.items() if name.topic == reads.topic},
                     scope.left_out,
                 )
-                for source in self._app.sources
+                for reads in self._app.inputs
             }
             self._fold(scope, folds, findings)
             for fold in folds.values():
@@ -112,9 +113,9 @@ class StateVerification:
         store, deadline_ms = self._subject.store, self._subject.now_ms() + rest_ms
         while store is not None and self._subject.now_ms() < deadline_ms:
             heads = {
-                name: store.read(name, [view.fp for view in self._app.views_of(source)], ()).heads.values()
-                for source in self._app.sources
-                for name in scope.partitions[source.topic]
+                name: store.read(name, [view.fp for view in self._app.views_of(reads)], ()).heads.values()
+                for reads in self._app.inputs
+                for name in scope.partitions[reads.topic]
             }
             if all((head.offset or 0) >= scope.committed[name].offset for name, found in heads.items() for head in found):
                 return

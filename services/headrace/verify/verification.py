@@ -2,7 +2,10 @@
 
     source log --fold (SourceFold)--> expected results --+
                                                           +-- Ledger: met once, in order, byte for byte
-    prediction topics, dead letters ----------------------+
+    prediction topics, hops, dead letters ----------------+
+
+Of a pipeline of several stages each is verified by itself: what it reads, its source or a hop, leads to what it writes, a hop or
+predictions.
 
 Both sides are read as streams, and a partition that is far ahead of the other side waits; so what is in memory is how far they are apart,
 not the log.
@@ -30,8 +33,8 @@ from headrace.types import RecordBatch, TopicPartition
 from headrace.verify.findings import Findings
 from headrace.verify.fold import SourceFold
 from headrace.verify.letters import DeadLetterCheck
-from headrace.verify.predictions import PredictionCheck
 from headrace.verify.rest import StateCheck, check_rest
+from headrace.verify.results import ResultCheck
 from headrace.verify.scope import Scope, scope_of
 from headrace.verify.shelf import Shelf
 from headrace.verify.subject import Subject
@@ -87,19 +90,20 @@ class Verification:
         self._findings.keep = wishes.keep
         scope = scope_of(self._app, self._subject, wishes.from_ms, wishes.to_ms, rest_ms=0 if wishes.live else wishes.rest_ms)
         self._progress.of = sum(max(0, scope.ends[name] - start) for name, start in scope.starts.items())
-        with closing(Shelf({source.topic: [view.fp for view in self._app.views_of(source)] for source in self._app.sources})) as shelf:
+        with closing(Shelf({reads.topic: [view.fp for view in self._app.views_of(reads)] for reads in self._app.inputs})) as shelf:
             folds = {
-                source.topic: SourceFold(
+                reads.topic: SourceFold(
                     self._app,
-                    source,
+                    reads,
                     models=self._models,
                     shelf=shelf,
-                    starts={name: start for name, start in scope.starts.items() if name.topic == source.topic},
+                    starts={name: start for name, start in scope.starts.items() if name.topic == reads.topic},
                     left_out=scope.left_out,
                     headers=self._headers,
                     limits=self._limits,
+                    partitions=len(scope.partitions[reads.topic]),
                 )
-                for source in self._app.sources
+                for reads in self._app.inputs
             }
             self._join(scope, folds)
             for fold in folds.values():
@@ -113,53 +117,51 @@ class Verification:
 
     def _join(self, scope: Scope, folds: Mapping[str, SourceFold]) -> None:
         """Read source and results side by side until both are over."""
-        predictions = {
-            pipeline.predictions: PredictionCheck(pipeline, self._models[pipeline.name].name, scope, self._findings)
-            for pipeline in self._app.pipelines
-        }
+        checks = [ResultCheck(stage, self._models[stage.pipeline.name].name, scope, self._findings) for stage in self._app.stages]
+        results = {check.topic: check for check in checks}
         letters = DeadLetterCheck(self._app, scope, self._findings)
         readers = [self._subject.reader() for _ in range(3)]
         try:
             source = readers[0].feed(scope.starts, scope.ends)
-            found = readers[1].feed(*scope.results([*predictions]))
+            found = readers[1].feed(*scope.results([*results]))
             refused = readers[2].feed(*scope.results([self._app.dead_letters]))
             while source.left or found.left or refused.left:
-                self._hold(source, found, predictions)
+                self._hold(source, found, results)
                 for batch in source.take() if source.left else ():
-                    self._fold(batch, folds[batch.topic], predictions, letters)
+                    self._fold(batch, folds[batch.topic], results, letters)
                 for batch in found.take() if found.left else ():
-                    predictions[batch.topic].meet(batch)
+                    results[batch.topic].meet(batch)
                 for batch in refused.take() if refused.left and (letters.wants() or not source.left) else ():
                     letters.meet(batch)
-                self._progress.waiting = sum(len(one.ledger.waiting) + len(one.ledger.early) for one in predictions.values())
+                self._progress.waiting = sum(len(one.ledger.waiting) + len(one.ledger.early) for one in results.values())
                 self._progress.violations = self._findings.counts.total()
                 self._told(self._progress)
         finally:
             for reader in readers:
                 reader.close()
-        for one in predictions.values():
+        for one in results.values():
             one.settle()
         letters.settle()
 
-    def _hold(self, source: RecordFeed, found: RecordFeed, predictions: Mapping[str, PredictionCheck]) -> None:
+    def _hold(self, source: RecordFeed, found: RecordFeed, results: Mapping[str, ResultCheck]) -> None:
         """Let those wait that are far ahead of the other side; nobody, where that would be everybody who has something left.
 
         Results stand in the order of their transactions, so what one partition waits for is never behind what waits for it.
         """
         most = max(LEAST_APART, APART // (len(source.left) + len(found.left) + 1))
         ahead, early = set(), set()
-        for topic, one in predictions.items():
-            ahead |= {TopicPartition(one.source, number) for number, count in one.ledger.waiting_of.items() if count > most}
+        for topic, one in results.items():
+            ahead |= {TopicPartition(one.reads, number) for number, count in one.ledger.waiting_of.items() if count > most}
             early |= {TopicPartition(topic, number) for number, count in one.ledger.early_of.items() if count > most}
         stuck = source.left <= ahead and found.left <= early
         source.hold(frozenset() if stuck or not found.left else ahead)
         found.hold(frozenset() if stuck or not source.left else early)
 
-    def _fold(self, batch: RecordBatch, fold: SourceFold, predictions: Mapping[str, PredictionCheck], letters: DeadLetterCheck) -> None:
+    def _fold(self, batch: RecordBatch, fold: SourceFold, results: Mapping[str, ResultCheck], letters: DeadLetterCheck) -> None:
         self._progress.events += len(batch)
         self._findings.checked["events"] += len(batch)
-        for records, rows in fold.results(batch):
-            if records.topic == self._app.dead_letters:
-                letters.expect(records)
+        for led in fold.results(batch):
+            if led.records.topic == self._app.dead_letters:
+                letters.expect(led.records)
             else:
-                predictions[records.topic].expect(records, batch.partitions[rows], batch.offsets[rows])
+                results[led.records.topic].expect(led)

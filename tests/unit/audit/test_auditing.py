@@ -203,7 +203,7 @@ def test_pipelines_without_features_cannot_be_audited(driver: Driver) -> None:
 def found(vectors: int, wrong: int, explanations: Mapping[Kind, int]) -> Findings:
     """Findings with one feature that differs."""
     findings = Findings(share=0.01, events=1_000, sampled=vectors)
-    one = findings.pipelines["demand"] = PipelineFindings(vectors=vectors, wrong=wrong)
+    one = findings.pipelines["demand"] = PipelineFindings(features=["recent.count_60m", "amount"], vectors=vectors, wrong=wrong)
     one.mismatches["recent.count_60m"] = wrong
     one.explanations = [
         Explanation(pipeline="demand", kind=kind, says="because", features=["recent.count_60m"], explained=count, of=wrong)
@@ -233,7 +233,7 @@ def test_the_json_says_the_same() -> None:
 def test_the_metrics_tell_a_ratio_of_each_feature() -> None:
     """Every feature's ratio is there from the start, tells what was compared last, and mistakes are told by kind until they are mended."""
     findings = found(200, 10, {Kind.STALE: 9})
-    figures = Figures(app, findings)
+    figures = Figures(findings)
 
     def value(name: str, **labels: str) -> float | None:
         return figures.metrics.registry.get_sample_value(f"headrace_audit_{name}", {"pipeline": "demand", **labels})
@@ -244,7 +244,7 @@ def test_the_metrics_tell_a_ratio_of_each_feature() -> None:
     assert value("mismatch_ratio", feature="amount") == 0
     assert value("explained_ratio", kind="stale") == 0.9
     later = replace(findings)
-    later.pipelines["demand"] = PipelineFindings(vectors=300, wrong=10, mismatches=findings.pipelines["demand"].mismatches)
+    later.pipelines["demand"] = PipelineFindings(features=["recent.count_60m", "amount"], vectors=300, wrong=10, mismatches=findings.pipelines["demand"].mismatches)
     figures.take(later, 1_700_000_010_000)
     assert value("mismatch_ratio", feature="recent.count_60m") == 0
     assert value("explained_ratio", kind="stale") == 0

@@ -13,11 +13,11 @@ from rich.console import Console
 
 from headrace.clock import SystemClock
 from headrace.demo import closing
-from headrace.demo.flights import app
+from headrace.demo.flights import aircraft_alone, app
 from headrace.demo.planted import KINDS, plant
 from headrace.demo.progress import Progress
 from headrace.demo.replay import Replay, Replayed
-from headrace.demo.report import CONSTANT, DELAY, MODEL, PlantedKind, Report, judge, report, weighted_quantile
+from headrace.demo.report import ALONE, CONSTANT, DELAY, MODEL, PlantedKind, Report, judge, report, weighted_quantile
 from headrace.demo.screen import Meter, Stage
 from headrace.demo.train import frame_of
 from headrace.predict.onnx_model import OnnxModel
@@ -56,7 +56,7 @@ def listener() -> Listener:
 @pytest.fixture(scope="module")
 def replayed(listener: Listener) -> Replayed:
     """The small year with two bad records of every kind."""
-    return Replay(app, DEPARTURES, plant(DEPARTURES, 2 * len(KINDS)), clock=SystemClock(), batch=64).run(listener)
+    return Replay(app, DEPARTURES, plant(DEPARTURES, 2 * len(KINDS)), clock=SystemClock(), alone=aircraft_alone, batch=64).run(listener)
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_scores_are_those_of_the_training_frame(replayed: Replayed) -> None:
 def test_the_first_prediction_is_told_first_and_then_the_progress(replayed: Replayed, listener: Listener) -> None:
     """The first departure of the year is shown with its record, and the last progress counts everything."""
     ((row, prediction, value),) = listener.begun
-    assert (row, prediction.entity, json.loads(value)["id"]) == (0, "N0", prediction.id)
+    assert (row, prediction.entity, json.loads(value)["id"]) == (0, "UA", prediction.id)
     assert listener.told == sorted(listener.told)
     assert listener.told[-1] == (428, 400, 28)
     assert replayed.replay_records < 428
@@ -132,7 +132,7 @@ def test_model_no_better_than_delay_is_a_failure(found: Report) -> None:
 
 def test_only_july_to_december_is_judged_and_only_what_is_known() -> None:
     """Flights without arrival and those the model was trained on do not count; a perfect predictor reaches AUC 1."""
-    judged = judge(DEPARTURES, np.where(np.isnan(DEPARTURES.arr_delay), 0.5, DEPARTURES.late))
+    judged = judge(DEPARTURES, np.where(np.isnan(DEPARTURES.arr_delay), 0.5, DEPARTURES.late), np.full(len(DEPARTURES), 0.5))
     assert judged is not None
     late_half = DEPARTURES.months > 6
     assert judged.events == int((late_half & ~np.isnan(DEPARTURES.arr_delay)).sum())
@@ -143,7 +143,8 @@ def test_only_july_to_december_is_judged_and_only_what_is_known() -> None:
 
 def test_nothing_is_judged_before_july() -> None:
     """A replay that ends in spring has no figures instead of wrong ones."""
-    assert judge(DEPARTURES, np.full(len(DEPARTURES), np.nan)) is None
+    nothing = np.full(len(DEPARTURES), np.nan)
+    assert judge(DEPARTURES, nothing, nothing) is None
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 1.0), (0.9, 2.0), (0.91, 9.0), (1.0, 9.0)])
@@ -157,7 +158,7 @@ def test_report_is_plain_json(found: Report) -> None:
     text = json.dumps(found.as_json(), allow_nan=False)
     read = json.loads(text)
     assert (read["records"], read["predictions"], sum(read["dead_letters"].values())) == (428, 400, 28)
-    assert set(read["judged"]["by_predictor"]) == {MODEL, DELAY, CONSTANT}
+    assert set(read["judged"]["by_predictor"]) == {MODEL, ALONE, DELAY, CONSTANT}
     assert {"loop_p50_ms", "loop_p99_ms", "events_per_second", "stage_us", "ok", "failures"} <= set(read)
 
 
@@ -171,7 +172,7 @@ def test_elsewhere_than_on_a_terminal_there_are_no_control_characters(found: Rep
     with stage.phase("reading", "reading") as say:
         say("read")
     with stage.replaying(DEPARTURES, 428):
-        Replay(app, DEPARTURES, {}, clock=SystemClock(), batch=64).run(stage)
+        Replay(app, DEPARTURES, {}, clock=SystemClock(), alone=aircraft_alone, batch=64).run(stage)
     closing.show(replace(found, unanswered=1), console)
     shown = text.getvalue()
     assert not [letter for letter in shown if ord(letter) < 32 and letter != "\n"]
@@ -188,7 +189,7 @@ def test_on_a_terminal_a_bar_and_the_newest_predictions_are_drawn(replayed: Repl
     console = Console(file=text, width=80, force_terminal=True, legacy_windows=False, _environ={"TERM": "xterm"})
     stage = Stage(console, SystemClock())
     with stage.replaying(DEPARTURES, 400):
-        Replay(app, DEPARTURES, {}, clock=SystemClock(), batch=64).run(stage)
+        Replay(app, DEPARTURES, {}, clock=SystemClock(), alone=aircraft_alone, batch=64).run(stage)
     shown = text.getvalue()
     assert "400/400" in shown
     assert "chance" in shown

@@ -125,10 +125,10 @@ def test_shuffled_event_times_of_a_log_are_noticed() -> None:
 
 def at_the_end_of_the_batch(fold: HistoryFold, events: EventBatch) -> tuple[Float64s, Bools]:
     """A fold that takes all events first and reads afterwards: as of each event's time, from states that have seen what came later."""
-    laid, late = fold._laid(events)
-    fold._table.fold(laid)
-    values, _ = fold._table.fold(fold._nothing(laid.rows, laid.times_ms))
-    return values, late
+    laid = fold._laid(events)
+    fold._table.fold(laid.events)
+    values, _ = fold._table.fold(fold._nothing(laid.events.rows, laid.events.times_ms))
+    return values, laid.late
 
 
 def newest_first(history: TableHistory, begin: int) -> RecordBatch:

@@ -18,7 +18,7 @@ def value(offset: int, scored_at: int) -> bytes:
 
 def ledger() -> Ledger:
     """A ledger of the first hundred offsets of partition 0."""
-    return Ledger(firsts={0: 0}, ends={0: 100})
+    return Ledger(firsts={0: 0}, place_firsts={0: 0})
 
 
 def met(of: Ledger, offsets: list[int]) -> list[Outcome]:
@@ -45,7 +45,8 @@ def expected(of: Ledger, offsets: list[int]) -> list[Outcome]:
         headers=[[("x", b"y")]] * len(offsets),
         timestamps_ms=[1] * len(offsets),
     )
-    return list(of.expect(records, np.zeros(len(offsets), np.int32), np.array(offsets)))
+    places = np.zeros(len(offsets), np.int32), np.array(offsets)
+    return list(of.expect(records, places, places))
 
 
 def test_whoever_comes_first_waits_for_the_other() -> None:
