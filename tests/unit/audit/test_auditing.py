@@ -244,7 +244,7 @@ def test_the_metrics_tell_a_ratio_of_each_feature() -> None:
     assert value("mismatch_ratio", feature="amount") == 0
     assert value("explained_ratio", kind="stale") == 0.9
     later = replace(findings)
-    later.pipelines["demand"] = PipelineFindings(features=["recent.count_60m", "amount"], vectors=300, wrong=10, mismatches=findings.pipelines["demand"].mismatches)
+    later.pipelines["demand"] = PipelineFindings(vectors=300, wrong=10, mismatches=findings.pipelines["demand"].mismatches)
     figures.take(later, 1_700_000_010_000)
     assert value("mismatch_ratio", feature="recent.count_60m") == 0
     assert value("explained_ratio", kind="stale") == 0
