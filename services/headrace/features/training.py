@@ -201,6 +201,15 @@ class HistoryFold:
         self._answers.known[due] = self._first[asked.rows] < asked_at
         return values[at[: len(late)]], late
 
+    def fold_apart(self, events: EventBatch, found_ms: Int64s) -> tuple[Float64s, Bools]:
+        """Fold the next events of some entities whose partitions' other events are folded elsewhere; gives what `fold` gives for them.
+
+        `found_ms`: the watermark that each of the events found, moved by all events of its partition before it. Answers no questions.
+        """
+        late, horizons_ms = watermark.judge(events.event_times_ms, found_ms, self._lateness_ms)
+        values, _ = self._table.fold(self._as_read(events, late, horizons_ms))
+        return values, late
+
     def answers(self) -> Answers:
         """All answers, in the order of the questions; to be asked for when the log is over."""
         rest = np.concatenate([np.empty(0, dtype=np.int64), *self._pending.values()])
@@ -249,14 +258,17 @@ class HistoryFold:
             mine = np.flatnonzero(numbers == number)
             come_ms[mine] = np.maximum(np.maximum.accumulate(times_ms[mine]), self._come_ms.get(number, NO_WATERMARK_MS))
             self._come_ms[number] = int(come_ms[mine[-1]])
-        laid = Events(
-            rows=self._rows_of(numbers, events.entities),
-            times_ms=np.array(times_ms, dtype=np.int64),
-            horizons_ms=advance.horizons_ms,
-            takes=np.repeat(~advance.late[:, None], len(self._table.views), axis=1),
+        return _Laid(events=self._as_read(events, advance.late, advance.horizons_ms), late=advance.late, come_ms=come_ms)
+
+    def _as_read(self, events: EventBatch, late: Bools, horizons_ms: Int64s) -> Events:
+        """The events as the kernel reads them."""
+        return Events(
+            rows=self._rows_of(events.records.partitions[events.rows], events.entities),
+            times_ms=np.array(events.event_times_ms, dtype=np.int64),
+            horizons_ms=horizons_ms,
+            takes=np.repeat(~late[:, None], len(self._table.views), axis=1),
             given=self._table.given(events.columns, len(events)),
         )
-        return _Laid(events=laid, late=advance.late, come_ms=come_ms)
 
     def _rows_of(self, numbers: Int32s, entities: Sequence[str]) -> Int64s:
         rows = np.empty(len(entities), dtype=np.int64)

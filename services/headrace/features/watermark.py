@@ -33,17 +33,20 @@ class Advance:
 
 def advance(partitions: Int32s, event_times_ms: Int64s, before_ms: Mapping[int, int], lateness_ms: int) -> Advance:
     """Move the watermarks (`before_ms`, by partition number; unseen ones are missing) over the events of a batch, in row order."""
-    after = np.empty(len(event_times_ms), dtype=np.int64)
-    late = np.empty(len(event_times_ms), dtype=np.bool_)
+    found_ms = np.empty(len(event_times_ms), dtype=np.int64)
     watermarks_ms: dict[int, int] = {}
     for number in np.unique(partitions).tolist():
         rows = np.flatnonzero(partitions == number)
-        times = event_times_ms[rows]
-        running = np.maximum.accumulate(np.concatenate(([before_ms.get(number, NO_WATERMARK_MS)], times)))
-        late[rows] = times < running[:-1] - lateness_ms
-        after[rows] = running[1:]
+        running = np.maximum.accumulate(np.concatenate(([before_ms.get(number, NO_WATERMARK_MS)], event_times_ms[rows])))
+        found_ms[rows] = running[:-1]
         watermarks_ms[number] = int(running[-1])
-    return Advance(late=late, horizons_ms=after - lateness_ms, watermarks_ms=watermarks_ms)
+    late, horizons_ms = judge(event_times_ms, found_ms, lateness_ms)
+    return Advance(late=late, horizons_ms=horizons_ms, watermarks_ms=watermarks_ms)
+
+
+def judge(event_times_ms: Int64s, found_ms: Int64s, lateness_ms: int) -> tuple[Bools, Int64s]:
+    """Which events were late, and the horizon behind each; `found_ms`: the watermark of its partition that each of them found."""
+    return event_times_ms < found_ms - lateness_ms, np.maximum(found_ms, event_times_ms) - lateness_ms
 
 
 def advance_hop(partitions: Int32s, event_times_ms: Int64s, carried: Carried, before_ms: Mapping[int, int], lateness_ms: int) -> Advance:

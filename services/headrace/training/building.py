@@ -23,7 +23,7 @@ from headrace.features.view import FeatureView
 from headrace.source import ContractField, Hop, Source
 from headrace.training.frame import INSTANT, LABEL, TrainingFrame, assemble_frame, notes_of
 from headrace.training.history import Account, TableHistory, Told, TopicHistory, Topics, history_of
-from headrace.training.labels import LabelTally, features_read, join, known_outcomes, label_column
+from headrace.training.labels import LabelTally, fields_read, founds, join, known_outcomes, label_column
 from headrace.training.tables import Tabular, arrow_table, column, contract_columns, instants_ms, numeric
 from headrace.types import Float64s, Int64s
 
@@ -65,7 +65,7 @@ def training_frame(
     if labels is not None:
         found, tally = _labels(chosen, history, rows, labels, label_time)
         about[LABEL] = pa.array(found, mask=np.isnan(found))
-    lineage = _lineage(app, chosen, history.account, rows, tally)
+    lineage = lineage_of(app, chosen, history.account, tally, rows.late)
     return assemble_frame(about, notes_of(chosen.views, rows.event_features), rows.values, lineage)
 
 
@@ -117,11 +117,6 @@ def _names(views: Sequence[FeatureView]) -> list[str]:
     return [f"{view.name}.{feature}" for view in views for feature in view.feature_names]
 
 
-def _fields(pipeline: Pipeline) -> set[str]:
-    """What is read of each event: by features, and to know its entities."""
-    return set(features_read(pipeline)) | set(pipeline.entities)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Rows:
     """What is known of all rows before labels are joined."""
@@ -139,7 +134,7 @@ class _Rows:
 def _event_rows(pipeline: Pipeline, part: _Part, history: TopicHistory | TableHistory, labels: object) -> _Rows:
     """A row for every event, partition by partition of the source in the order of their offsets."""
     joined = pipeline.outcomes.join if pipeline.outcomes is not None and labels is not None else None
-    fields = _fields(pipeline) | ({joined} if joined else set())
+    fields = fields_read(pipeline, joined)
     fold = EntityFolds(part.views, key=part.key)
     columns = _columns(pipeline, [*part.carried, *_names(part.views)])
     entities: list[str] = []
@@ -203,7 +198,7 @@ def _asked_rows(
             partitions = np.array([places[name] for name in entities[entity]], dtype=np.int32)
             asked[entity] = Questions(partitions=partitions, entities=entities[entity], times_ms=times_ms)
         fold = EntityFolds(part.views, key=part.key, questions=asked)
-        for events, _ in log.events(_fields(pipeline)):
+        for events, _ in log.events(fields_read(pipeline, None)):
             fold.fold(events)
         answers = fold.answers()
         values.append(answers.values)
@@ -259,18 +254,19 @@ def _labels(
         if not isinstance(history, TableHistory) or rows.late is None:
             raise DefinitionError(f"labels={labels!r}: an expression reads columns of the events' table; give a table, and no `at`")
         found = label_column(labels, history.table, pipeline)[rows.offsets]
-        return found, LabelTally(labelled=int((~np.isnan(found)).sum()), unknown=int(np.isnan(found).sum()))
+        return found, LabelTally.of(founds(found))
     if pipeline.outcomes is None:
         raise DefinitionError(f"{pipeline!r} declares no outcomes, so labels cannot be joined; write outcomes=hr.Outcomes(...)")
     if rows.ids is None:
         raise DefinitionError(f"at has no column {pipeline.outcomes.join!r}, by which outcomes are joined")
     known = known_outcomes(pipeline.outcomes, labels, time=label_time)
     history.account.offsets |= known.offsets
-    return join(known, rows.ids, rows.times_ms, pipeline.outcomes.within_ms)
+    labels_there, why = join(known, rows.ids, rows.times_ms, pipeline.outcomes.within_ms)
+    return labels_there, LabelTally.of(why)
 
 
-def _lineage(app: App | Pipeline, pipeline: Pipeline, account: Account, rows: _Rows, tally: LabelTally | None) -> dict[str, object]:
-    """Where the rows come from, as plain JSON."""
+def lineage_of(app: App | Pipeline, pipeline: Pipeline, account: Account, tally: LabelTally | None, late: int | None) -> dict[str, object]:
+    """Where the rows come from, as plain JSON; `late`: how many are marked so, where they are events'."""
     found: dict[str, object] = {
         "version": VERSION,
         "app": app.name if isinstance(app, App) else None,
@@ -283,4 +279,4 @@ def _lineage(app: App | Pipeline, pipeline: Pipeline, account: Account, rows: _R
         "incomplete": account.incomplete,
         "labels": None if tally is None else tally.counts(),
     }
-    return found if rows.late is None else {**found, "late": rows.late}
+    return found if late is None else {**found, "late": late}

@@ -8,7 +8,8 @@ have `_entity`, `_as_of`, `_known` (an event of it came before) and `_whole` (th
 are float64, absent is NaN, as it is when scoring; a label that is not there is null.
 
 The schema carries, for every feature, what it means and its unit where that is known, and for the whole its lineage: fingerprints, offsets,
-counts, and the hash of the content. All of it survives Parquet.
+counts, and the hash of the content. All of it survives Parquet: in one file, or in a folder of many in the order of their names, whose
+`_common_metadata` holds that schema (`files.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -30,6 +31,7 @@ from headrace.errors import DefinitionError
 from headrace.expression import Expression
 from headrace.features.view import Feature, FeatureView
 from headrace.source import Source
+from headrace.training.files import read_folder
 from headrace.training.tables import column
 from headrace.types import Float64s
 
@@ -84,8 +86,7 @@ class TrainingFrame:
     @property
     def lineage(self) -> dict[str, Any]:
         """Where it comes from: app, pipeline, fingerprints, offsets, counts and the hash of the content."""
-        found: dict[str, Any] = json.loads(self.table.schema.metadata[_LINEAGE])
-        return found
+        return lineage_in(self.table.schema)
 
     @property
     def hash(self) -> str:
@@ -108,8 +109,11 @@ class TrainingFrame:
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """A frame that `to_parquet` wrote. Raises `DefinitionError` where its content is not what its hash says."""
-        found = cls(pq.read_table(path))
+        """A frame that `to_parquet` wrote, or the folder that `headrace.write_training_set` did.
+
+        Raises `DefinitionError` where its content is not what its hash says.
+        """
+        found = cls(read_folder(Path(path)) if Path(path).is_dir() else pq.read_table(path))
         if content_hash(found.table) != found.hash:
             raise DefinitionError(f"{path}: its rows are not those that its lineage names (hash {found.hash[:16]})")
         return found
@@ -170,36 +174,74 @@ def notes_of(views: Sequence[FeatureView], event_features: Sequence[tuple[str, E
     return found
 
 
+EVENT_COLUMNS: Mapping[str, pa.DataType] = {
+    "_entity": pa.string(),
+    "_event_time": INSTANT,
+    "_partition": pa.int32(),
+    "_offset": pa.int64(),
+    "_late": pa.bool_(),
+}
+"""What stands about a row that is an event's."""
+
+
+def frame_schema(about: Mapping[str, pa.DataType], notes: Sequence[FeatureNote]) -> pa.Schema:
+    """The columns of a frame, without its lineage. Raises `DefinitionError` where two would have one name."""
+    taken = sorted(about.keys() & {note.name for note in notes})
+    if taken:
+        raise DefinitionError(f"the event feature {taken[0]!r} has the name of a column about the row; give it another .alias(...)")
+    return pa.schema([pa.field(name, kind) for name, kind in about.items()] + [note.field() for note in notes])
+
+
+def with_lineage(schema: pa.Schema, lineage: Mapping[str, object], notes: Sequence[FeatureNote], rows: int, told: str) -> pa.Schema:
+    """The schema with everything that is known of the rows; `told`: the hash of their content."""
+    full = {**lineage, "features": [note.name for note in notes], "rows": rows, "hash": told}
+    return schema.with_metadata({_LINEAGE: json.dumps(full, sort_keys=True).encode()})
+
+
+def lineage_in(schema: pa.Schema) -> dict[str, Any]:
+    """What `with_lineage` put there."""
+    found: dict[str, Any] = json.loads(schema.metadata[_LINEAGE])
+    return found
+
+
 def assemble_frame(
     about: Mapping[str, pa.Array], notes: Sequence[FeatureNote], values: Float64s, lineage: Mapping[str, object]
 ) -> TrainingFrame:
     """A frame from its columns; the hash is made here."""
-    taken = sorted(about.keys() & {note.name for note in notes})
-    if taken:
-        raise DefinitionError(f"the event feature {taken[0]!r} has the name of a column about the row; give it another .alias(...)")
-    schema = pa.schema([pa.field(name, found.type) for name, found in about.items()] + [note.field() for note in notes])
+    schema = frame_schema({name: found.type for name, found in about.items()}, notes)
     columns = [*about.values(), *(pa.array(np.ascontiguousarray(values[:, place])) for place in range(len(notes)))]
     table = pa.Table.from_arrays(columns, schema=schema)
-    full = {**lineage, "features": [note.name for note in notes], "rows": table.num_rows, "hash": content_hash(table)}
-    return TrainingFrame(table.replace_schema_metadata({_LINEAGE: json.dumps(full, sort_keys=True).encode()}))
+    full = with_lineage(schema, lineage, notes, table.num_rows, content_hash(table))
+    return TrainingFrame(table.replace_schema_metadata(full.metadata))
 
 
 def content_hash(table: pa.Table) -> str:
     """The sha256 over names, types and values of all columns in order; every NaN is the same one, and so are all absent values."""
+    return hash_of(table.schema, table.num_rows, lambda name: iter([column(table, name)]))
+
+
+def hash_of(schema: pa.Schema, rows: int, pieces: Callable[[str], Iterator[pa.Array]]) -> str:
+    """The same of rows that need not be in memory: `pieces` gives those of a column, in order, as often as it is asked."""
     told = hashlib.sha256()
-    for name in table.column_names:
-        found = column(table, name)
-        told.update(json.dumps([name, str(found.type), len(found)]).encode())
-        if pa.types.is_floating(found.type):
-            plain = np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.float64)
-            told.update(np.where(np.isnan(plain), np.nan, plain).astype("<f8").tobytes())
-        elif pa.types.is_string(found.type):
-            told.update(np.asarray(pc.binary_length(found).to_numpy(zero_copy_only=False), dtype="<i8").tobytes())
-            told.update("".join(found.to_pylist()).encode())
-        else:
-            whole = found.cast(pa.int64()) if not pa.types.is_boolean(found.type) else found.cast(pa.int8()).cast(pa.int64())
-            told.update(np.asarray(whole.to_numpy(zero_copy_only=False), dtype="<i8").tobytes())
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        told.update(json.dumps([name, str(kind), rows]).encode())
+        if pa.types.is_string(kind):
+            for found in pieces(name):
+                told.update(np.asarray(pc.binary_length(found).to_numpy(zero_copy_only=False), dtype="<i8").tobytes())
+        for found in pieces(name):
+            told.update(_plain_bytes(found))
     return str(told.hexdigest())
+
+
+def _plain_bytes(found: pa.Array) -> bytes:
+    """Values as bytes, the same on every machine."""
+    if pa.types.is_floating(found.type):
+        plain = np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.float64)
+        return np.where(np.isnan(plain), np.nan, plain).astype("<f8").tobytes()
+    if pa.types.is_string(found.type):
+        return "".join(found.to_pylist()).encode()
+    whole = found.cast(pa.int64()) if not pa.types.is_boolean(found.type) else found.cast(pa.int8()).cast(pa.int64())
+    return np.asarray(whole.to_numpy(zero_copy_only=False), dtype="<i8").tobytes()
 
 
 def _shown(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Where events come from: topics of a cluster (or of the log in memory), or a table.
+"""Where events come from: topics of a cluster (or of the log in memory, or of an archive), or a table.
 
 Either way a history is a run of accepted events, partitions in offset order, and an account of what was left out. From topics it is
 what the workers fold: the same records, decoded by the same decoder, without those that were condemned (`crashes.py`). A table has no
@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
@@ -25,9 +26,11 @@ from headrace.decode.decoder import Decoder
 from headrace.decode.table_rows import records_of
 from headrace.definition import App
 from headrace.errors import DefinitionError
+from headrace.features.view import FeatureView
 from headrace.partitioner import partition_of
 from headrace.paths import decoder_of, span_ms
 from headrace.source import Hop, Source
+from headrace.training.archive import Archive, ArchiveReader
 from headrace.training.tables import Tabular, arrow_table, column, contract_columns, instants_ms
 from headrace.types import Carried, EventBatch, Int64s, Position, Reason, RecordBatch, TopicPartition
 from headrace.verify.scope import facts_of
@@ -80,8 +83,10 @@ class History(Protocol):
 class Topics:
     """The topics of an app, to be read as a `read_committed` reader sees them: `hr.Topics.on({"bootstrap.servers": "..."})`."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, archive: Archive | None = None) -> None:
         self.subject = subject
+        self.archive = archive
+        """The files that they are read from, where they are: what Spark needs to know."""
 
     @classmethod
     def on(cls, properties: Properties) -> Self:
@@ -100,6 +105,16 @@ class Topics:
         from headrace.memory_log import MemoryReader  # noqa: PLC0415 - a cluster needs no log in memory
 
         return cls(_subject(lambda: MemoryReader(log), log.end_offset))
+
+    @classmethod
+    def archived(cls, given: str | Path | Mapping[str, str | Path]) -> Self:
+        """In Parquet files (`archive.py` says which columns): a path, folder or glob with a column `topic`, or such a place by topic.
+
+        Facts that are in there are heeded: what workers had to leave out is left out.
+        """
+        archive = Archive(given)
+        reader = ArchiveReader(archive)
+        return cls(_subject(lambda: reader, lambda partition: reader.log_range(partition).end), archive)
 
 
 def _subject(reader: Callable[[], RecordReader], written_end: Callable[[TopicPartition], int]) -> Subject:
@@ -193,19 +208,25 @@ class TopicHistory:
 
     def _incomplete(self, events: EventBatch, mine: Int64s, number: int) -> int:
         """How many of the next events of a partition come before all windows are whole."""
-        views = self.app.views_of(self.source)
-        if self.source.historical:
-            clock_ms = events.event_times_ms[mine]
-            span = self.source.lateness_ms + max(view.longest_window_ms + view.longest_pane_ms for view in views)
-        else:
-            clock_ms = events.records.timestamps_ms[events.rows[mine]]
-            span = span_ms(self.source, views) or 0
-        whole_ms = self._whole_from_ms.setdefault(number, int(clock_ms[0]) + span)
+        clock_ms = clock_of(self.source, events)[mine]
+        whole_ms = self._whole_from_ms.setdefault(number, int(clock_ms[0]) + reach_ms(self.source, self.app.views_of(self.source)))
         complete = clock_ms >= whole_ms
         if not complete.any():
             return len(mine)
         self._whole.add(number)
         return int(np.argmax(complete))
+
+
+def clock_of(source: Source, events: EventBatch) -> Int64s:
+    """The time by which it is judged how far back a log goes: that of the records; of a historical source, that of the events."""
+    return events.event_times_ms if source.historical else events.records.timestamps_ms[events.rows]
+
+
+def reach_ms(source: Source, views: Sequence[FeatureView]) -> int:
+    """How far behind a log's beginning, on that clock, its events still miss what came before."""
+    if source.historical:
+        return source.lateness_ms + max(view.longest_window_ms + view.longest_pane_ms for view in views)
+    return span_ms(source, views) or 0
 
 
 def _events_at(events: EventBatch, places: Int64s) -> EventBatch:

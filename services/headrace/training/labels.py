@@ -7,9 +7,11 @@ is never measured by. So a row may lack a label, and the tally says why.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from enum import IntEnum
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +25,19 @@ from headrace.expression import Column, Expression
 from headrace.source import Outcomes
 from headrace.training.history import Topics
 from headrace.training.tables import Tabular, arrow_table, column, contract_columns, instants_ms, numeric
-from headrace.types import Float64s, Int64s
+from headrace.types import Float64s, Int64s, RecordBatch
+
+Founds = NDArray[np.int8]
+
+
+class Found(IntEnum):
+    """What was found for a row; the words are those of `LabelTally`."""
+
+    LABELLED = 0
+    NONE = 1
+    TOO_LATE = 2
+    BEFORE = 3
+    UNKNOWN = 4
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,6 +63,12 @@ class LabelTally:
         """As plain numbers."""
         return asdict(self)
 
+    @classmethod
+    def of(cls, found: Founds) -> Self:
+        """The tally of some rows."""
+        counts = np.bincount(found, minlength=len(Found)).tolist()
+        return cls(**{word.name.lower(): counts[word] for word in Found})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class KnownOutcomes:
@@ -57,6 +77,8 @@ class KnownOutcomes:
     ids: pa.Array
     times_ms: Int64s
     values: Float64s
+    rows: Int64s = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """Where they stand in the table, or among the records, that they come from."""
     offsets: Mapping[str, dict[int, tuple[int, int]]] = field(default_factory=dict)
     """Of a topic: from where up to, not with, where it was read, by partition."""
 
@@ -72,27 +94,41 @@ def known_outcomes(outcomes: Outcomes, given: object, *, time: str | None) -> Kn
 
 
 def _from_table(outcomes: Outcomes, given: Tabular, time: str | None) -> KnownOutcomes:
-    of = f"labels of {outcomes!r}"
-    wanted = {outcomes.join} | outcomes.value.fields()
-    contract = [field for field in outcomes.contract if field.name in wanted]
-    when = time or _only_time(outcomes)
+    when = time_column(outcomes, time)
+    wanted = {outcomes.join, when} | outcomes.value.fields()
+    table = arrow_table(given, outcomes.contract, of=f"labels of {outcomes!r}", only=wanted)
+    return outcomes_in(table, outcomes, when)
+
+
+def time_column(outcomes: Outcomes, named: str | None) -> str:
+    """The column that says when an outcome was known. Raises `DefinitionError` where nobody says which."""
+    when = named or _only_time(outcomes)
     if when is None:
         raise DefinitionError(
-            f"{of}: nobody says when an outcome became known, so `within` cannot be kept; name a column with label_time=, or declare one "
-            f"hr.EventTime in {outcomes.event.__name__}"
+            f"labels of {outcomes!r}: nobody says when an outcome became known, so `within` cannot be kept; name a column with label_time= "
+            f"or declare one hr.EventTime in {outcomes.event.__name__}"
         )
-    table = arrow_table(given, outcomes.contract, of=of, only=wanted | {when})
+    return when
+
+
+def outcomes_in(table: pa.Table, outcomes: Outcomes, when: str) -> KnownOutcomes:
+    """The rows of a table that have an instant, in the column `when`, as outcomes. Raises `DefinitionError` for columns of other kinds."""
+    of = f"labels of {outcomes!r}"
     if when not in table.column_names:
         raise DefinitionError(f"{of} has no column {when!r} for the time of an outcome; it has {', '.join(table.column_names)}")
+    wanted = {outcomes.join} | outcomes.value.fields()
+    contract = [field for field in outcomes.contract if field.name in wanted]
     columns = contract_columns(table, contract, of=of)
     times_ms, known = instants_ms(column(table, when), of=f"{of}: column {when!r}")
     kept = np.flatnonzero(known)
-    values = outcomes.value.evaluate({name: _as_column(values) for name, values in columns.items()})
-    return KnownOutcomes(ids=ids_of(columns[outcomes.join]).take(pa.array(kept)), times_ms=times_ms[kept], values=values[kept])
+    texts = {field.name for field in contract if field.kind == "text"}
+    values = outcomes.value.evaluate({name: _as_column(values, text=name in texts) for name, values in columns.items()})
+    ids = ids_of(columns[outcomes.join]).take(pa.array(kept))
+    return KnownOutcomes(ids=ids, times_ms=times_ms[kept], values=values[kept], rows=kept)
 
 
-def _as_column(values: Sequence[object]) -> Column:
-    if any(isinstance(value, str) for value in values):
+def _as_column(values: Sequence[object], *, text: bool) -> Column:
+    if text:
         return np.array(values, dtype=np.object_)
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
@@ -105,29 +141,39 @@ def _only_time(outcomes: Outcomes) -> str | None:
 
 def _from_topic(outcomes: Outcomes, topics: Topics) -> KnownOutcomes:
     """Every record of the topic that keeps the contract; its instant is the one the contract declares, else the record's."""
-    when = _only_time(outcomes)
-    ids: list[object] = []
-    times_ms: list[Int64s] = [np.empty(0, dtype=np.int64)]
-    values: list[Float64s] = [np.empty(0)]
     decoder = OutcomeDecoder(outcomes)
     with closing(topics.subject.reader()) as reader:
         ranges = {partition: reader.log_range(partition) for partition in reader.partitions(outcomes.topic)}
         starts, ends = {name: found.start for name, found in ranges.items()}, {name: found.end for name, found in ranges.items()}
-        for batch in reader.batches(starts, ends):
-            columns, rows = decoder.decode(batch)
-            ids.extend(columns[outcomes.join].tolist())
-            times_ms.append(batch.timestamps_ms[rows] if when is None else columns[when].astype(np.int64))
-            values.append(outcomes.value.evaluate(columns))
+        found = [outcomes_of(batch, outcomes, decoder) for batch in reader.batches(starts, ends)]
     return KnownOutcomes(
-        ids=ids_of(ids),
-        times_ms=np.concatenate(times_ms),
-        values=np.concatenate(values),
-        offsets={outcomes.topic: {name.partition: (found.start, found.end) for name, found in sorted(ranges.items())}},
+        ids=pa.concat_arrays([pa.array([], id_kind(outcomes)), *(one.ids for one in found)]),
+        times_ms=np.concatenate([np.empty(0, dtype=np.int64), *(one.times_ms for one in found)]),
+        values=np.concatenate([np.empty(0), *(one.values for one in found)]),
+        offsets={outcomes.topic: {name.partition: (span.start, span.end) for name, span in sorted(ranges.items())}},
     )
 
 
-def join(known: KnownOutcomes, ids: Sequence[object], times_ms: Int64s, within_ms: int) -> tuple[Float64s, LabelTally]:
-    """The label of each row, NaN where it has none, and the tally."""
+def outcomes_of(batch: RecordBatch, outcomes: Outcomes, decoder: OutcomeDecoder) -> KnownOutcomes:
+    """The outcomes among some records."""
+    when = _only_time(outcomes)
+    columns, rows = decoder.decode(batch)
+    return KnownOutcomes(
+        ids=pa.array(columns[outcomes.join], id_kind(outcomes), from_pandas=True),
+        times_ms=batch.timestamps_ms[rows] if when is None else columns[when].astype(np.int64),
+        values=outcomes.value.evaluate(columns),
+        rows=rows,
+    )
+
+
+def id_kind(outcomes: Outcomes) -> pa.DataType:
+    """Texts, or numbers of any kind."""
+    kinds = {field.name: field.kind for field in outcomes.contract}
+    return pa.string() if kinds[outcomes.join] == "text" else pa.float64()
+
+
+def join(known: KnownOutcomes, ids: Sequence[object], times_ms: Int64s, within_ms: int) -> tuple[Float64s, Founds]:
+    """The label of each row, NaN where it has none, and what was found for it."""
     count = len(ids)
     codes = _codes(known.ids, ids_of(ids))
     # Outcomes and rows in one line, by id and time; at the same time the row comes first, as its outcome may be known at once.
@@ -145,18 +191,14 @@ def join(known: KnownOutcomes, ids: Sequence[object], times_ms: Int64s, within_m
     found = (first >= 0) & (all_codes[first] == codes[0]) & (codes[0] >= 0)
     outcome = np.where(found, first - count, 0)
     if not len(known.times_ms):
-        return np.full(count, np.nan), LabelTally(none=count)
+        return np.full(count, np.nan), np.full(count, Found.NONE, dtype=np.int8)
     too_late = found & (known.times_ms[outcome] - times_ms > within_ms)
     labels = np.where(found & ~too_late, known.values[outcome], np.nan)
     has_any = np.isin(codes[0], codes[1]) & (codes[0] >= 0)
-    tally = LabelTally(
-        labelled=int((~np.isnan(labels)).sum()),
-        none=int((~has_any).sum()),
-        too_late=int(too_late.sum()),
-        before=int((has_any & ~found).sum()),
+    why = np.select(
+        [~np.isnan(labels), ~has_any, too_late, ~found], [Found.LABELLED, Found.NONE, Found.TOO_LATE, Found.BEFORE], Found.UNKNOWN
     )
-    tally.unknown = count - tally.labelled - tally.none - tally.too_late - tally.before
-    return labels, tally
+    return labels, why.astype(np.int8)
 
 
 def ids_of(ids: Sequence[object]) -> pa.Array:
@@ -176,17 +218,32 @@ def _codes(outcomes: pa.Array, rows: pa.Array) -> tuple[NDArray[np.int64], NDArr
     return of_rows, of_outcomes
 
 
+def founds(labels: Float64s) -> Founds:
+    """What was found where the label stands beside the event."""
+    return np.where(np.isnan(labels), Found.UNKNOWN, Found.LABELLED).astype(np.int8)
+
+
 def label_column(labels: Expression, table: pa.Table, pipeline: Pipeline) -> Float64s:
     """A label that stands in the table of the events itself, for every row of it. Raises `DefinitionError` where a feature reads it too."""
+    check_label_column(labels, table.column_names, pipeline)
+    return labels.evaluate({name: numeric(column(table, name)) for name in labels.fields()})
+
+
+def check_label_column(labels: Expression, names: Collection[str], pipeline: Pipeline) -> None:
+    """Raises `DefinitionError` where the events have no such columns, or a feature reads them too."""
     read = features_read(pipeline)
     for name in sorted(labels.fields()):
-        if name not in table.column_names:
-            raise DefinitionError(f"labels={labels!r}: the events have no column {name!r}; they have {', '.join(table.column_names)}")
+        if name not in names:
+            raise DefinitionError(f"labels={labels!r}: the events have no column {name!r}; they have {', '.join(names)}")
         if name in read:
             raise DefinitionError(
                 f"labels={labels!r}: {name!r} is read by the feature {read[name]}, which would tell the model the answer; drop that feature"
             )
-    return labels.evaluate({name: numeric(column(table, name)) for name in labels.fields()})
+
+
+def fields_read(pipeline: Pipeline, joined: str | None) -> set[str]:
+    """The fields of an event that its row is made of; `joined`: the one that outcomes are joined by, where they are."""
+    return set(features_read(pipeline)) | set(pipeline.entities) | ({joined} if joined else set())
 
 
 def features_read(pipeline: Pipeline) -> Mapping[str, str]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 import headrace as hr
 from headrace.features.reader import StateReader
 from headrace.features.training import HistoryFold, Questions, event_vectors
-from headrace.types import TopicPartition
+from headrace.types import NO_WATERMARK_MS, TopicPartition
 from tests.laws.readings import EVERYTHING, SMALL, logs
 from tests.unit.features.folding import TOPIC, Folded, batch_of, bits, offsets_of
 from tests.unit.features.naive import Happening
@@ -31,6 +33,28 @@ def test_frame_is_what_was_served(happenings: list[Happening], cut: int) -> None
     assert list(zip(frame.partitions.tolist(), frame.offsets.tolist(), strict=True)) == [
         (one.partition, offset) for one, offset in zip(happenings, offsets, strict=True)
     ]
+
+
+@given(logs(), st.integers(1, 4), st.integers(1, 7))
+def test_entities_may_be_folded_apart(happenings: list[Happening], groups: int, length: int) -> None:
+    """Dealt out by partition and entity, with the watermark that each of them found, events give the vectors and late marks of the log."""
+    offsets = offsets_of(happenings)
+    batch = batch_of(happenings, offsets)
+    expected, were_late = HistoryFold(PIPELINE.views).fold(batch)
+    found_ms = np.full(len(happenings), NO_WATERMARK_MS)
+    for place, one in enumerate(happenings):
+        before = [other.time_ms for other in happenings[:place] if other.partition == one.partition]
+        found_ms[place] = max(before, default=NO_WATERMARK_MS)
+    values, late = np.empty_like(expected), np.empty_like(were_late)
+    for group in range(groups):
+        mine = [place for place, one in enumerate(happenings) if zlib.crc32(f"{one.partition} {one.entity}".encode()) % groups == group]
+        fold = HistoryFold(PIPELINE.views)
+        for begin in range(0, len(mine), length):
+            some = mine[begin : begin + length]
+            part = batch_of([happenings[place] for place in some], [offsets[place] for place in some])
+            values[some], late[some] = fold.fold_apart(part, found_ms[some])
+    assert bits(values) == bits(expected)
+    assert late.tolist() == were_late.tolist()
 
 
 def test_empty_log() -> None:

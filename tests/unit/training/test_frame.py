@@ -9,7 +9,8 @@ import pytest
 
 import headrace as hr
 from headrace.errors import DefinitionError
-from headrace.training.frame import content_hash
+from headrace.training import files
+from headrace.training.frame import content_hash, hash_of
 from tests.unit.training import shop
 
 
@@ -55,6 +56,24 @@ def test_a_frame_survives_parquet_and_notices_damage(frame: hr.TrainingFrame, tm
         hr.TrainingFrame.read(tmp_path / "damaged.parquet")
     with pytest.raises(DefinitionError, match="no training frame"):
         hr.TrainingFrame(shop.table(shop.rows(3)))
+
+
+def test_a_frame_may_lie_in_many_files(frame: hr.TrainingFrame, tmp_path: Path) -> None:
+    """A folder of files with the schema beside them is the frame; files that are missing, changed or not finished are noticed."""
+    for place, begin in enumerate(range(0, 60, 17)):
+        plain = frame.table.slice(begin, 17).replace_schema_metadata(None)
+        pq.write_table(plain, tmp_path / f"part-{place:05}-x.parquet", row_group_size=5)
+    with pytest.raises(DefinitionError, match="is no training set: it has no _common_metadata"):
+        hr.TrainingFrame.read(tmp_path)
+    files.write_schema(tmp_path, frame.table.schema)
+    again = hr.TrainingFrame.read(tmp_path)
+    assert again.table.schema.equals(frame.table.schema, check_metadata=True)
+    assert (content_hash(again.table), again.lineage) == (frame.hash, frame.lineage)
+    assert files.rows_in(tmp_path) == 60
+    assert hash_of(frame.table.schema, 60, lambda name: files.pieces(tmp_path, name)) == frame.hash
+    (tmp_path / "part-00002-x.parquet").unlink()
+    with pytest.raises(DefinitionError, match="its rows are not those"):
+        hr.TrainingFrame.read(tmp_path)
 
 
 def test_the_hash_is_of_the_content(frame: hr.TrainingFrame) -> None:

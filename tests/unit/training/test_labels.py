@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import headrace as hr
 from headrace.errors import DefinitionError
-from headrace.training.labels import KnownOutcomes, ids_of, join
+from headrace.training.labels import KnownOutcomes, LabelTally, ids_of, join
 from tests.unit.training import shop
 
 WITHIN_MS = 100
@@ -48,7 +48,8 @@ def test_the_first_outcome_in_time_is_the_label(outcomes: list[tuple[str, int, f
         times_ms=np.array([when for _, when, _ in outcomes], dtype=np.int64),
         values=np.array([value for _, _, value in outcomes], dtype=np.float64),
     )
-    labels, tally = join(known, [name for name, _ in rows], np.array([when for _, when in rows], dtype=np.int64), WITHIN_MS)
+    labels, why = join(known, [name for name, _ in rows], np.array([when for _, when in rows], dtype=np.int64), WITHIN_MS)
+    tally = LabelTally.of(why)
     expected = naive(outcomes, rows)
     np.testing.assert_array_equal(labels, [value for _, value in expected])
     verdicts = [verdict for verdict, _ in expected]
@@ -59,7 +60,8 @@ def test_the_first_outcome_in_time_is_the_label(outcomes: list[tuple[str, int, f
 def test_absent_ids_meet_nobody_and_ids_may_be_numbers() -> None:
     """A row or an outcome without an id is joined to nothing; whole numbers and floats are the same ids, texts are others."""
     known = KnownOutcomes(ids=ids_of([1, None, 2]), times_ms=np.array([5, 5, 5]), values=np.array([1.0, 1.0, 0.0]))
-    labels, tally = join(known, [2.0, float("nan"), 1.0, None], np.zeros(4, dtype=np.int64), WITHIN_MS)
+    labels, why = join(known, [2.0, float("nan"), 1.0, None], np.zeros(4, dtype=np.int64), WITHIN_MS)
+    tally = LabelTally.of(why)
     np.testing.assert_array_equal(labels, [0.0, np.nan, 1.0, np.nan])
     assert (tally.labelled, tally.none) == (2, 2)
     with pytest.raises(DefinitionError, match="ids of outcomes are int64, those of events string"):
