@@ -7,6 +7,7 @@ ARGS   ?=
 UV     := $(shell command -v uv 2>/dev/null)
 VENV   := .venv
 DEMO   := .venv-demo
+SPARK  := .venv-spark
 RUN    := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
@@ -30,7 +31,7 @@ test: $(VENV)/ready ## All tests but the long ones, on a real Kafka and a real R
 	$(RUN) headrace stack fetch || test "$$CI" != true
 	$(RUN) pytest -n 2 --dist worksteal -m "not stack and not faults and not release and not bench" $(ARGS)
 
-test-stack: $(VENV)/ready ## The tests of a whole stack: its commands, its security, engines beside it; CI runs them too
+test-stack: $(VENV)/ready $(SPARK)/ready ## The tests of a whole stack: its commands, its security, engines beside it; CI runs them too
 	$(RUN) headrace stack fetch || test "$$CI" != true
 	$(RUN) pytest -n 2 --dist worksteal -m "stack and not faults and not release" $(ARGS)
 
@@ -81,6 +82,8 @@ lock: ## Choose the newest packages that pyproject.toml allows, and write deploy
 	$(COMPILE) pyproject.toml --constraint deploy/requirements-dev.txt --output-file deploy/requirements.txt
 	$(COMPILE) deploy/requirements-demo.in --overrides deploy/requirements-demo.overrides --constraint deploy/requirements-dev.txt \
 	  --output-file deploy/requirements-demo.txt
+	@mkdir -p build && sed -n '/^pandas==/d; /^[a-z].*==/s/ *\\$$//p' deploy/requirements-dev.txt > build/tested-but-pandas.txt
+	$(COMPILE) pyproject.toml --extra spark --constraint build/tested-but-pandas.txt --output-file deploy/requirements-spark.txt
 
 # ------------------------------------------------------------------------------------------------------------ environments
 
@@ -113,4 +116,9 @@ $(VENV)/ready: deploy/requirements-dev.txt deploy/requirements-build.txt pyproje
 $(DEMO)/ready: deploy/requirements-demo.txt deploy/requirements-build.txt
 	$(call fill,$(DEMO),$<)
 	@$(call uninstall,$(DEMO)) setuptools
+	@touch $@
+
+# PySpark takes an older pandas than the tests do.
+$(SPARK)/ready: deploy/requirements-spark.txt deploy/requirements-build.txt
+	$(call fill,$(SPARK),$<)
 	@touch $@

