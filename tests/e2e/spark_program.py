@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import headrace as hr
 from headrace.training.spark_session import start
+from tests.unit import flying
 from tests.unit.training import shop
 
 
@@ -41,6 +42,7 @@ def cases(folder: Path) -> dict[str, dict[str, Any]]:
         "cut": {"events": hr.Topics.archived(folder / "cut")},
         "table": {"events": folder / "events", "labels": str(folder / "outcomes" / "*.parquet"), "label_time": "heard"},
         "column": {"events": f"file://{folder}/one.parquet", "labels": hr.col("disputed") > 1},
+        "entities": {"app": flying.app, "events": folder / "flights.parquet"},
         "pipeline": {"app": shop.fraud, "events": folder / "one.parquet"},
         "there already": {"events": folder / "one.parquet", "to": folder / "events"},
         "text times": {"events": folder / "mixed.parquet"},
@@ -51,6 +53,7 @@ def cases(folder: Path) -> dict[str, dict[str, Any]]:
         "nowhere": {"events": f"file://{folder}/nowhere.parquet"},
         "no archive": {"events": hr.Topics.archived({"payments.v1": folder / "one.parquet"})},
         "no topic": {"events": hr.Topics.archived({"payments.v2": folder / "one.parquet"})},
+        "hops": {"app": flying.app, "events": hr.Topics.archived({flying.TOPIC: folder / "flights.parquet"})},
         "no app": {"app": shop.fraud, "events": everything},
     }
 

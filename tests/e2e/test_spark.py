@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from headrace.training.tables import column
 from headrace.types import TopicPartition
 from tests.bench.training import write_flights
 from tests.conftest import missing
+from tests.unit import flying
 from tests.unit.training import archived, shop
 from tests.unit.training.test_archive import ALL, with_outcomes
 
@@ -127,6 +129,18 @@ def write_tables(place: Path) -> None:
     pq.write_table(table.set_column(4, "pieces", pa.array([0.5] * len(table))), place / "fractions.parquet")
     pq.write_table(table.set_column(3, "amount", pa.array(["much"] * len(table))), place / "kind.parquet")
     pyarrow.csv.write_csv(table, place / "events.csv")
+    draw = random.Random(3)
+    departed = [
+        {
+            "tail": f"N{draw.randrange(12)}",
+            "origin": "" if number % 40 == 7 else f"A{draw.randrange(4)}",
+            "carrier": draw.choice(["AA", "UA", "DL"]),
+            "at": flying.START_MS + draw.randrange(86_400_000),
+            "delay": draw.uniform(-20, 200),
+        }
+        for number in range(400)
+    ]
+    pq.write_table(pa.Table.from_pylist(departed), place / "flights.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +164,7 @@ def asked(folder: Path) -> dict[str, hr.TrainingFrame]:
         "cut": hr.training_frame(shop.app, events=hr.Topics.archived(folder / "cut")),
         "table": hr.training_frame(shop.app, events=folder / "events", labels=outcomes, label_time="heard"),
         "column": hr.training_frame(shop.app, events=folder / "one.parquet", labels=hr.col("disputed") > 1),
+        "entities": hr.training_frame(flying.app, events=folder / "flights.parquet"),
         "pipeline": hr.training_frame(shop.fraud, events=folder / "one.parquet"),
     }
 
@@ -166,12 +181,13 @@ def test_a_log_with_everything_in_it_is_that_of_the_topics(folder: Path, made: M
 
 
 def test_every_input_gives_the_frame_of_one_process(folder: Path, made: Mapping[str, Any]) -> None:
-    """Archives and tables of all kinds, with labels from tables, topics and columns: rows, lineage and hash are those of this process."""
+    """Archives and tables of all kinds, labels from tables, topics and columns, views of several entities: frames are those made here."""
     for name, expected in asked(folder).items():
         assert made[name].get("lineage") == expected.lineage, (name, made[name])
         assert made[name]["hash"] == expected.hash, name
         assert_same_bits(hr.TrainingFrame.read(folder / "made" / name), expected)
     assert made["cut"]["lineage"]["incomplete"] > 0
+    assert made["entities"]["lineage"]["refused"] == {"BAD_KEY": 10}
     assert made["gaps"]["lineage"]["late"] == made["archive"]["lineage"]["late"] > 0
     assert made["gaps"]["lineage"]["offsets"]["payments.v1"]["1"][1] > 10 * 65_536
     assert made["table"]["lineage"]["refused"] == {"BAD_KEY": 1, "CONTRACT": 1, "EVENT_TIME_INVALID": 1}
@@ -194,6 +210,7 @@ SAYS = {
     "nowhere": "nowhere.parquet",
     "no archive": "no column 'partition'; records have partition, offset, timestamp",
     "no topic": "holds no records of the topic payments.v1",
+    "hops": "goes through hops",
     "no app": "give the app; its facts say which records no fold takes",
 }
 

@@ -1,13 +1,14 @@
 """`headrace.write_training_set`: a training frame of a log that is larger than one machine, made by Apache Spark.
 
-    files -> decode -> watermark -> shuffle by entity -> fold -> labels -> rows in the order of partition and offset -> files
+    files -> decode -> watermark -> labels -> shuffle by entity -> fold -> rows in the order of partition and offset -> files
 
 Spark reads, shuffles, sorts and writes; the fold in the middle is the one that serves (`spark_tasks.py`), so rows and hash are those of
 `headrace.training_frame` on the same files, bit for bit. What needs more than the events of one entity is worked out before: the watermark
 that each event finds is a running maximum over its partition, and decides what is late.
 
-Limits: Parquet in, Parquet out; a row an event, no answers to questions (`at=`); the folder that is written is on a file system that driver
-and executors share. PySpark comes with `headrace[spark]`, in an environment of its own, as it wants an older pandas.
+Limits: Parquet in, Parquet out; a row an event, no answers to questions (`at=`); views of several entities from a table only, as the hops
+of a log have an order of their own; the folder that is written is on a file system that driver and executors share. PySpark comes with
+`headrace[spark]`, in an environment of its own, as it wants an older pandas.
 """
 
 from __future__ import annotations

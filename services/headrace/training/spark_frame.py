@@ -3,7 +3,8 @@
     read     files                                   -> a row a record, decoded, each once; kept, as it is used three times
     count    by partition, chunk and reason          -> the account, the watermark before each chunk, the file of each (`spark_count.py`)
     label    by a hash of the outcome's id           -> a label an event (`spark_labels.py`)
-    fold     by a hash of partition and entity       -> vectors: `applyInArrow`, a group of entities at a time, in offset order
+    fold     by a hash of partition and entity       -> vectors: `applyInArrow`, a group of entities at a time, in offset order; where views
+                                                        are of several entities, by one after another
     write    file by file, sorted                    -> a folder, which is hashed and described when all of it is there
 
 The watermark that an event finds is the greatest event time before it: of its own chunk by a window, of the chunks before from the count.
@@ -34,6 +35,7 @@ from headrace.crashes import condemned_offsets
 from headrace.definition import App, Pipeline
 from headrace.errors import DefinitionError, FatalError
 from headrace.expression import Expression
+from headrace.source import Hop
 from headrace.training import files, spark_tasks
 from headrace.training.archive import Archive, records_in
 from headrace.training.building import lineage_of
@@ -102,24 +104,46 @@ class Work:
     def _task_of(self, label_time: str | None) -> Task:
         """What the tasks must know. Raises `DefinitionError`."""
         if self._labels is None or isinstance(self._labels, Expression):
-            return Task(pipeline=self._pipeline, label=self._labels, left_out=self._condemned())
+            return Task(pipeline=self._pipeline, label=self._labels, keys_to_be=self._keys_to_be(), left_out=self._condemned())
         outcomes = self._pipeline.outcomes
         if outcomes is None:
             raise DefinitionError(f"{self._pipeline!r} declares no outcomes, so labels cannot be joined; write outcomes=hr.Outcomes(...)")
         when = "" if isinstance(self._labels, Topics) else time_column(outcomes, label_time)
-        task = Task(pipeline=self._pipeline, joined=outcomes.join, label_time=when, left_out=self._condemned())
+        task = Task(
+            pipeline=self._pipeline,
+            joined=outcomes.join,
+            label_time=when,
+            keys_to_be=self._keys_to_be(),
+            left_out=self._condemned(),
+        )
         kinds = task.kind(outcomes.join), spark_tasks.outcome_schema(task).field("id").type
         if kinds[0] != kinds[1]:
             raise DefinitionError(f"labels cannot be joined: the ids of outcomes are {kinds[1]}, those of events {kinds[0]}")
         return task
 
+    def _keys_to_be(self) -> list[str]:
+        """The fields that later stages are keyed by. Raises `DefinitionError` for a log whose frame is that of a hop."""
+        source = self._pipeline.source
+        if self._archive is None:
+            return list(self._pipeline.entities if source.rekey else self._pipeline.entities[1:])
+        app = self._app_itself()
+        if isinstance([stage for stage in app.stages if stage.pipeline is self._pipeline][-1].reads, Hop):
+            raise DefinitionError(
+                f"{self._pipeline!r} goes through hops, and in which order they brought its events a log of {source!r} does not say; "
+                "Spark makes its frame of a table of events; leave out --engine for that of archived topics, hops among them"
+            )
+        return [hop.key for hop in app.hops if hop.source.topic == source.topic]
+
+    def _app_itself(self) -> App:
+        if not isinstance(self._app, App):
+            raise DefinitionError("write_training_set(pipeline, events=topics): give the app; its facts say which records no fold takes")
+        return self._app
+
     def _condemned(self) -> dict[TopicPartition, list[int]]:
         """The records that no fold takes, by the facts in the archive."""
         if self._archive is None:
             return {}
-        if not isinstance(self._app, App):
-            raise DefinitionError("write_training_set(pipeline, events=topics): give the app; its facts say which records no fold takes")
-        facts = archived_records(self._session, self._archive, self._app.facts)
+        facts = archived_records(self._session, self._archive, self._app_itself().facts)
         if facts is None:
             return {}
         found = facts.orderBy("partition", "offset").select(sf.col("value").cast("binary")).collect()
@@ -218,7 +242,7 @@ class Work:
         if not cut:
             return rows
         events = decoded.where(sf.col("reason").isNull() & sf.col("partition").isin(cut))
-        reach = reach_ms(source, self._app.views_of(source) if isinstance(self._app, App) else self._pipeline.views)
+        reach = reach_ms(source, self._app_itself().views_of(source))
         begins = events.groupBy("partition").agg(sf.min_by("clock_ms", "offset").alias("begin_ms"))
         late_enough = events.join(sf.broadcast(begins), "partition").where(sf.col("clock_ms") >= sf.col("begin_ms") + reach)
         found = {row[0]: row[1] for row in late_enough.groupBy("partition").agg(sf.min("offset")).collect()}
@@ -234,16 +258,22 @@ class Work:
         of_chunks = sf.broadcast(self._session.createDataFrame(known, "partition int, chunk long, before_ms long, part int"))
         found_ms = sf.col("inside_ms") if self._archive is None else sf.greatest("before_ms", "inside_ms")
         events = found.join(of_chunks, ["partition", "chunk"])
-        events = events.select("*", found_ms.alias("found_ms"), group_of("partition", "entity", groups=groups).alias("group"))
         taken = [name for name in found.columns if name not in {"reason", "chunk", "inside_ms", "clock_ms"}]
-        placed = events.select("group", "part", "found_ms", *taken).repartition("group")
-        pickled = shipped(self._task)
+        rows = events.select("part", found_ms.alias("found_ms"), *taken)
+        for number in range(len(self._task.entities)):
+            rows = self._folded_by(number, rows, groups)
+        return rows
+
+    def _folded_by(self, number: int, events: DataFrame, groups: int) -> DataFrame:
+        """Events with the features of the nth entity."""
+        pickled, entity = shipped(self._task), self._task.column(self._task.entities[number])
 
         def fold(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            return spark_tasks.fold(pickled, batches)
+            return spark_tasks.fold(pickled, number, batches)
 
+        placed = events.withColumn("group", group_of("partition", entity, groups=groups)).repartition("group")
         in_order = placed.sortWithinPartitions("group", "partition", "found_ms", "offset")
-        return in_order.groupBy("group").applyInArrow(fold, from_arrow_schema(spark_tasks.row_schema(self._task)))
+        return in_order.groupBy("group").applyInArrow(fold, from_arrow_schema(spark_tasks.row_schema(self._task, number)))
 
     def _outcomes(self) -> DataFrame:
         """The outcomes that rows are joined with."""

@@ -72,7 +72,7 @@ def with_labels(events: DataFrame, outcomes: DataFrame, task: Task, groups: int)
     def grouped(frame: DataFrame) -> DataFrame:
         return frame.withColumn("group", group_of("id", groups=groups))
 
-    asking = events.select("partition", "offset", "time_ms", sf.col(f"c{task.fields.index(task.joined or '')}").alias("id"))
+    asking = events.select("partition", "offset", "time_ms", sf.col(task.column(task.joined or "")).alias("id"))
     both = grouped(asking).groupBy("group").cogroup(grouped(outcomes).groupBy("group"))
     return events.join(both.applyInArrow(label, from_arrow_schema(spark_tasks.label_schema())), ["partition", "offset"])
 

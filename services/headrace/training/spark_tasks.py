@@ -52,8 +52,15 @@ class Task:
     """The label, where it stands beside the event."""
     label_time: str = ""
     """The column that says when an outcome was known."""
+    keys_to_be: Sequence[str] = ()
+    """Fields that must be fit to be keys, as later stages have them as such."""
     left_out: Mapping[TopicPartition, Sequence[int]] = field(default_factory=dict)
     """Records that were condemned."""
+
+    @property
+    def entities(self) -> list[str]:
+        """Those of the views, in order: each has a fold of its own."""
+        return list(dict.fromkeys(view.entity for view in self.pipeline.views))
 
     @property
     def is_labelled(self) -> bool:
@@ -64,6 +71,10 @@ class Task:
     def fields(self) -> list[str]:
         """Those of the contract that are read; column `c<n>` holds the nth."""
         return sorted(fields_read(self.pipeline, self.joined))
+
+    def column(self, name: str) -> str:
+        """The column of a field."""
+        return f"c{self.fields.index(name)}"
 
     def kind(self, name: str) -> pa.DataType:
         """How a field travels."""
@@ -104,9 +115,12 @@ LABELS = [("label", pa.float64()), ("found", pa.int8())]
 
 def decoded_schema(task: Task) -> pa.Schema:
     """What `read_table` and `read_archive` give."""
-    event = [("reason", pa.string()), ("entity", pa.string()), ("time_ms", pa.int64()), ("clock_ms", pa.int64())]
-    columns = [(f"c{place}", task.kind(name)) for place, name in enumerate(task.fields)]
-    return pa.schema([*PLACE, *event, *columns, *(LABELS if task.label is not None else [])])
+    event = [("reason", pa.string()), ("time_ms", pa.int64()), ("clock_ms", pa.int64())]
+    return pa.schema([*PLACE, *event, *_columns(task), *(LABELS if task.label is not None else [])])
+
+
+def _columns(task: Task) -> list[tuple[str, pa.DataType]]:
+    return [(task.column(name), task.kind(name)) for name in task.fields]
 
 
 def label_schema() -> pa.Schema:
@@ -114,11 +128,23 @@ def label_schema() -> pa.Schema:
     return pa.schema([*PLACE, *LABELS])
 
 
-def row_schema(task: Task) -> pa.Schema:
-    """What `fold` gives: `part` and labels are handed through, `v<n>` holds the nth feature."""
-    about = [("part", pa.int32()), *PLACE, ("time_ms", pa.int64()), ("entity", pa.string()), ("late", pa.bool_())]
+def row_schema(task: Task, number: int) -> pa.Schema:
+    """What `fold` by the nth entity gives: what it got and the features of that entity; by the last one, rows.
+
+    `part` and labels are handed through, `v<n>` holds the nth feature.
+    """
+    about = [("part", pa.int32()), *PLACE, ("time_ms", pa.int64()), *(LABELS if task.is_labelled else [])]
+    if number + 1 < len(task.entities):
+        values = [(f"v{place}", pa.float64()) for some in task.entities[: number + 1] for place in _places(task, some)]
+        return pa.schema([*about, ("found_ms", pa.int64()), *_columns(task), *values])
     values = [(f"v{place}", pa.float64()) for place in range(len(task.pipeline.feature_names))]
-    return pa.schema([*about, *(LABELS if task.is_labelled else []), *values])
+    return pa.schema([*about, ("entity", pa.string()), ("late", pa.bool_()), *values])
+
+
+def _places(task: Task, entity: str) -> list[int]:
+    """Where the features of an entity stand in the vector."""
+    of = [view.entity for view in task.pipeline.views for _ in view.features]
+    return [place for place, name in enumerate(of) if name == entity]
 
 
 def outcome_schema(task: Task) -> pa.Schema:
@@ -134,7 +160,7 @@ def outcome_schema(task: Task) -> pa.Schema:
 def read_table(pickled: bytes, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Rows of a table of events, each with its number in `ROW`."""
     task = _task(pickled)
-    source, decoder = task.pipeline.source, Decoder(task.pipeline.source, fields=task.fields)
+    source, decoder = task.pipeline.source, _decoder(task)
     for batch in batches:
         table = pa.Table.from_batches([batch])
         columns = contract_columns(table, source.contract, of=f"events of {source!r}")
@@ -148,9 +174,13 @@ def read_table(pickled: bytes, batches: Iterator[pa.RecordBatch]) -> Iterator[pa
 def read_archive(pickled: bytes, of: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Records of the source's topic."""
     task = _task(pickled)
-    decoder = Decoder(task.pipeline.source, fields=task.fields)
+    decoder = _decoder(task)
     for batch in batches:
         yield _decoded(task, decoder, records_in(pa.Table.from_batches([batch]), task.pipeline.source.topic, of=of), None)
+
+
+def _decoder(task: Task) -> Decoder:
+    return Decoder(task.pipeline.source, fields=task.fields, keys_to_be=task.keys_to_be)
 
 
 def _decoded(task: Task, decoder: Decoder, records: RecordBatch, label: Float64s | None) -> pa.RecordBatch:
@@ -164,8 +194,8 @@ def _decoded(task: Task, decoder: Decoder, records: RecordBatch, label: Float64s
         reasons[kept[letter.row]] = str(letter.reason)
     events = decoded.events
     rows = kept[events.rows]
-    found = {"entity": events.entities, "time_ms": events.event_times_ms, "clock_ms": clock_of(task.pipeline.source, events)}
-    found |= {f"c{place}": events.columns[name] for place, name in enumerate(task.fields)}
+    found: dict[str, Any] = {"time_ms": events.event_times_ms, "clock_ms": clock_of(task.pipeline.source, events)}
+    found |= {task.column(name): events.columns[name] for name in task.fields}
     arrays = {"partition": pa.array(records.partitions), "offset": pa.array(records.offsets), "reason": pa.array(reasons, pa.string())}
     schema = decoded_schema(task)
     for name, values in found.items():
@@ -187,24 +217,26 @@ def _spread(values: Any, rows: Int64s, count: int, kind: pa.DataType) -> pa.Arra
 # ------------------------------------------------------------------------------------------------- fold
 
 
-def fold(pickled: bytes, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Events of some entities, all that there are, by partition in offset order; `found_ms` is the watermark that each of them found.
+def fold(pickled: bytes, number: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """All events of some of the nth entities, by partition in offset order; `found_ms` is the watermark that each of them found.
 
     Raises `FatalError` where they come in another order.
     """
     task = _task(pickled)
-    history, schema = HistoryFold(task.pipeline.views), row_schema(task)
+    entity, schema = task.entities[number], row_schema(task, number)
+    history, places = HistoryFold([view for view in task.pipeline.views if view.entity == entity]), _places(task, entity)
     last = (-1, 0, 0)
     for batch in batches:
         last = _in_order(batch, last)
-        events, found_ms = _events(task, batch), batch.column("found_ms").to_numpy()
-        vectors, late = history.fold_apart(events, found_ms)
-        own = [expression.evaluate(events.columns) for _, expression in task.pipeline.event_features]
-        values = np.column_stack((vectors, *own))
+        events = _events(task, batch, entity)
+        values, late = history.fold_apart(events, batch.column("found_ms").to_numpy())
         arrays = {name: batch.column(name) for name in schema.names if name in batch.schema.names}
-        arrays |= {"late": pa.array(late)} | {
-            f"v{place}": pa.array(np.ascontiguousarray(values[:, place])) for place in range(values.shape[1])
-        }
+        arrays |= {f"v{place}": pa.array(np.ascontiguousarray(values[:, at])) for at, place in enumerate(places)}
+        if number + 1 == len(task.entities):
+            arrays |= {"entity": batch.column(task.column(task.pipeline.entities[-1])), "late": pa.array(late)}
+            first = len(task.pipeline.feature_names) - len(task.pipeline.event_features)
+            for place, (_, expression) in enumerate(task.pipeline.event_features, first):
+                arrays[f"v{place}"] = pa.array(expression.evaluate(events.columns))
         yield pa.record_batch([arrays[name] for name in schema.names], schema=schema)
 
 
@@ -219,11 +251,11 @@ def _in_order(batch: pa.RecordBatch, last: tuple[int, int, int]) -> tuple[int, i
     return int(places[0][-1]), int(places[1][-1]), int(places[2][-1])
 
 
-def _events(task: Task, batch: pa.RecordBatch) -> EventBatch:
+def _events(task: Task, batch: pa.RecordBatch, entity: str) -> EventBatch:
     count = len(batch)
     columns: dict[str, Any] = {}
-    for place, name in enumerate(task.fields):
-        found = batch.column(f"c{place}")
+    for name in task.fields:
+        found = batch.column(task.column(name))
         is_text = pa.types.is_string(found.type)
         columns[name] = np.array(found.to_pylist(), dtype=object) if is_text else found.to_numpy(zero_copy_only=False)
     return EventBatch(
@@ -237,7 +269,7 @@ def _events(task: Task, batch: pa.RecordBatch) -> EventBatch:
             headers=[None] * count,
         ),
         rows=np.arange(count),
-        entities=batch.column("entity").to_pylist(),
+        entities=columns[entity].tolist(),
         event_times_ms=batch.column("time_ms").to_numpy(),
         columns=columns,
     )

@@ -15,7 +15,9 @@ from headrace.errors import DefinitionError
 from headrace.testing import Driver
 from headrace.training.archive import AT_ONCE, Archive, ArchiveReader
 from headrace.types import LogRange, TopicPartition
+from tests.unit import flying
 from tests.unit.training import archived, shop
+from tests.unit.training.test_hops import flown
 
 ALL = ("payments.v1", "chargebacks.v1", shop.app.facts)
 
@@ -76,6 +78,18 @@ def test_an_archive_that_begins_later_leaves_out_what_it_cannot_know(tmp_path: P
     found = hr.training_frame(shop.app, events=kept)
     assert found.lineage == expected.lineage
     assert found.lineage["incomplete"] > 0
+
+
+def test_hops_may_be_archived_too(tmp_path: Path) -> None:
+    """The frame of a pipeline of several entities is that of its topics, from the files of its last hop."""
+    driver = flown()
+    expected = hr.training_frame(flying.app, events=hr.Topics.of(driver.log))
+    kept = hr.Topics.archived(archived.write(archived.records(driver.log, list(driver.log.topics())), tmp_path / "all"))
+    found = hr.training_frame(flying.app, events=kept)
+    assert found.hash == expected.hash
+    assert len(found) > 150
+    # A topic ends behind the marker of its last transaction, an archive behind the last record.
+    assert {**found.lineage, "offsets": None} == {**expected.lineage, "offsets": None}
 
 
 def plain(table: pa.Table) -> pa.Table:

@@ -53,13 +53,13 @@ def test_tasks_together_give_the_frame() -> None:
     outcomes = pa.Table.from_batches(
         spark_tasks.archive_outcomes(shipped(task), "archive", batches(archived.records(driver.log, ["chargebacks.v1"])))
     )
-    asking = events.select(["partition", "offset", "time_ms"]).append_column("id", events[f"c{task.fields.index('id')}"])
+    asking = events.select(["partition", "offset", "time_ms"]).append_column("id", events[task.column("id")])
     first = pc.match_substring_regex(asking["id"], "[02468]$")
     labels = [spark_tasks.label(shipped(task), asking.filter(mine), outcomes) for mine in (first, pc.invert(first))]
     events = events.join(pa.concat_tables(labels), ["partition", "offset"]).sort_by([("partition", "ascending"), ("offset", "ascending")])
     rows = pa.concat_tables(
-        pa.Table.from_batches(spark_tasks.fold(shipped(task), batches(events.filter(mine))), spark_tasks.row_schema(task))
-        for mine in (pc.equal(events["entity"], "card-1"), pc.not_equal(events["entity"], "card-1"))
+        pa.Table.from_batches(spark_tasks.fold(shipped(task), 0, batches(events.filter(mine))), spark_tasks.row_schema(task, 0))
+        for mine in (pc.equal(events[task.column("card")], "card-1"), pc.not_equal(events[task.column("card")], "card-1"))
     ).sort_by([("partition", "ascending"), ("offset", "ascending")])
     frame = hr.training_frame(shop.app, events=topics, labels=topics)
     assert rows["offset"].to_pylist() == frame.table["_offset"].to_pylist()
@@ -82,9 +82,9 @@ def test_events_out_of_order_are_noticed(damage: str) -> None:
         order.insert(10, 10)
     else:
         order = order[20:] + order[:20]
-    assert len(list(spark_tasks.fold(shipped(task), batches(events)))) == 2
+    assert len(list(spark_tasks.fold(shipped(task), 0, batches(events)))) == 2
     with pytest.raises(FatalError, match="out of order"):
-        list(spark_tasks.fold(shipped(task), batches(events.take(order), length=20)))
+        list(spark_tasks.fold(shipped(task), 0, batches(events.take(order), length=20)))
 
 
 def test_definitions_travel_without_the_modules_they_are_written_in() -> None:
