@@ -21,9 +21,13 @@ import numpy as np
 
 from headrace import hop_record
 from headrace.decode.hop_decoder import HopDecoder
-from headrace.definition import App
+from headrace.definition import App, Pipeline
+from headrace.features.looked_up import places_of
+from headrace.features.reader import StateReader
 from headrace.features.resident import ResidentStates
 from headrace.features.state import same_state
+from headrace.features.view import FeatureView
+from headrace.partitioner import partition_of
 from headrace.paths import decoder_of
 from headrace.predict.scores import Model
 from headrace.source import Hop
@@ -83,6 +87,11 @@ class Audit:
         self.problems: list[str] = []
         self.came: dict[str, set[tuple[int, int]]] = {}
         """By hop, the places in what feeds it of the records that came."""
+        self.logs: dict[TopicPartition, list[Record]] = {}
+        """What was folded, for look-ups."""
+        self.scored: dict[Place, tuple[int, dict[str, str | None]]] = {}
+        """Of each event that looks something up its time, and whom it asks about, by view."""
+        self._read: dict[tuple[TopicPartition, str, int], tuple[dict[bytes, bytes], int]] = {}
 
     def fold(self, partition: TopicPartition, records: Iterable[Record], *, portion: int = 1) -> None:
         """Fold a partition of a source or hop up to and with its last record: one at a time, or in portions, which is quicker and changes
@@ -91,13 +100,8 @@ class Audit:
         reads = next(one for one in self.app.inputs if one.topic == partition.topic)
         views = self.app.views_of(reads)
         decoder = decoder_of(self.app, reads)
-        states = ResidentStates(
-            views=views,
-            read=lambda _, keys: {view.fp: [None] * len(keys) for view in views},
-            capacity=10_000_000,
-            lateness_ms=reads.lateness_ms,
-        )
-        states.start(partition, {view.fp: 0 for view in views}, NO_WATERMARK_MS)
+        states = self._states(partition)
+        records = self.logs[partition] = list(records)
         pipelines = self.app.pipelines_of(reads)
         names = [f"{view.name}.{feature}" for view in views for feature in view.feature_names]
         names += [name for pipeline in pipelines for name, _ in pipeline.event_features]
@@ -122,11 +126,67 @@ class Audit:
                 features = {name: None if isnan(value) else value for name, value in zip(names, vector, strict=True)}
                 self.expected.features.setdefault(place, {}).update(features)
                 self.expected.taken.setdefault(reads.topic, set()).add((batch.partitions[kept[row]], batch.offsets[kept[row]]))
+            for view in (view for pipeline in pipelines if pipeline.look_up is not None for view in pipeline.look_up.views):
+                asked = zip(events.rows.tolist(), events.event_times_ms.tolist(), events.columns[view.entity].tolist(), strict=True)
+                for row, time_ms, entity in asked:
+                    self.scored.setdefault(places[kept[row]], (time_ms, {}))[1][view.name] = entity
         self.expected.watermarks[partition] = states.watermark_ms(partition)
         for view in views:
             self.expected.states[partition, view.fp] = {}
         for write in states.pack({partition: end}):
             self._keep(write)
+
+    def _states(self, partition: TopicPartition) -> ResidentStates:
+        """Nothing of a partition yet."""
+        reads = next(one for one in self.app.inputs if one.topic == partition.topic)
+        views = self.app.views_of(reads)
+        states = ResidentStates(
+            views=views,
+            read=lambda _, keys: {view.fp: [None] * len(keys) for view in views},
+            capacity=10_000_000,
+            lateness_ms=reads.lateness_ms,
+        )
+        states.start(partition, {view.fp: 0 for view in views}, NO_WATERMARK_MS)
+        return states
+
+    def looked_up(self, place: Place, record: Record, pipeline: Pipeline, problems: list[str]) -> dict[str, float | None]:
+        """The features that an event should have found where its prediction says that it has read; what was not there is empty."""
+        told = places_of((header(record, "headrace-looked-up") or "").encode())
+        time_ms, asked = self.scored[place]
+        found: dict[str, float | None] = {}
+        for view in pipeline.look_up.views if pipeline.look_up is not None else ():
+            topic, entity = self.app.kept_at(view.name).topic, (asked[view.name] or "").encode()
+            states: dict[bytes, bytes] = {}
+            watermark_ms = NO_WATERMARK_MS
+            if view.name in told:
+                number, offset = told[view.name]
+                if number != partition_of(entity, len({name for name in self.logs if name.topic == topic})):
+                    problems.append(f"look-up: {place} has read {view.name} in partition {number}, where {entity!r} is not")
+                states, watermark_ms = self._state_at(TopicPartition(topic, number), view, offset)
+            horizon_ms = watermark_ms - view.source.lateness_ms
+            values, _ = StateReader(view).vectors_at([states.get(entity)], np.array([time_ms]), np.array([horizon_ms]))
+            named = zip(view.feature_names, values[0].tolist(), strict=True)
+            found |= {f"{view.name}.{name}": None if isnan(value) else value for name, value in named}
+        return found
+
+    def _state_at(self, partition: TopicPartition, view: FeatureView, end: int) -> tuple[dict[bytes, bytes], int]:
+        """The states of a view, and the watermark, behind all records of a log below an offset."""
+        key = (partition, view.fp, end)
+        if key not in self._read:
+            reads = next(one for one in self.app.inputs if one.topic == partition.topic)
+            states, out = self._states(partition), set(self.left_out.get(partition, ()))
+            records = [record for record in self.logs[partition] if record.offset < end and record.offset not in out]
+            if records:
+                states.fold(decoder_of(self.app, reads).decode(batch_of(records)).events)
+            writes = [one for write in states.pack({partition: max(end, 1)}) for one in write.views if one.view == view.fp]
+            found = {
+                name: chunk.buffer[chunk.bounds[index] : chunk.bounds[index + 1]].tobytes()
+                for write in writes
+                for chunk in write.chunks
+                for index, name in enumerate(chunk.keys)
+            }
+            self._read[key] = found, int(states.watermark_ms(partition))
+        return self._read[key]
 
     def _look_at_what_came(self, hop: Hop, sent: RecordBatch, batch: RecordBatch) -> None:
         """The features that came with each event are those of the stages before, and it came once."""
@@ -166,7 +226,8 @@ class Audit:
                 found.append(f"dead letter: {place} was refused for {reason}, expected {self.expected.refused.get(place, 'a prediction')}")
         whole = {place for record, place in zip(dead_letters, refused, strict=True) if header(record, "headrace-model") is None}
         for pipeline in self.app.pipelines:
-            results = list(whole) + [place for record, place in zip(dead_letters, refused, strict=True) if place not in whole]
+            results = [place for place in whole if place[0] == pipeline.source.topic]
+            results += [place for place in refused if place not in whole and place[0] == pipeline.source.topic]
             results += self._compare_vectors(pipeline.name, predictions[pipeline.name], found)
             seen: dict[Place, int] = {}
             for place in results:
@@ -175,6 +236,8 @@ class Audit:
             found += [f"duplicate: {place} has {times} results" for place, times in seen.items() if times > 1]
             found += [f"lost: {place} has no result" for place in places if place not in seen]
             found += [f"made up: {place} is not in the log" for place in seen.keys() - set(places)]
+        scored = {pipeline.source.topic for pipeline in self.app.pipelines}
+        found += [f"lost: {place} has no dead letter" for place in self.expected.refused.keys() - whole if place[0] not in scored]
         if len(refused) != len(set(refused)):
             found.append("duplicate: a dead letter came twice")
         return found
@@ -183,7 +246,8 @@ class Audit:
         results: list[Place] = []
         scores: list[float] = []
         last: dict[str, tuple[int, int]] = {}
-        names = next(one.feature_names for one in self.app.pipelines if one.name == pipeline)
+        declared = next(one for one in self.app.pipelines if one.name == pipeline)
+        names = declared.feature_names
         for record in records:
             value = json.loads(record.value or b"")
             topic, partition, offset, _ = value["id"].rsplit("-", 3)
@@ -191,6 +255,8 @@ class Audit:
             results.append(place)
             scores.append(value["score"])
             expected = self.expected.features.get(place, {})
+            if declared.look_up is not None and place in self.scored:
+                expected = expected | self.looked_up(place, record, declared, found)
             if value["features"] != {name: expected.get(name) for name in names}:
                 wrong = [name for name in names if value["features"].get(name) != expected.get(name)]
                 found.append(f"features: {place}: {[(name, value['features'].get(name), expected.get(name)) for name in wrong]}")

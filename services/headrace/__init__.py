@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from headrace import models, testing
-    from headrace.definition import App, Pipeline
+    from headrace.definition import App, LookUp, Pipeline
     from headrace.errors import DefinitionError, HeadraceError
     from headrace.expression import Expression, col, hashed, haversine_km, hour, mapped, weekday
     from headrace.features.view import FeatureView
@@ -56,6 +56,7 @@ __all__ = [
     "FeatureView",
     "Features",
     "HeadraceError",
+    "LookUp",
     "Outcomes",
     "Pipeline",
     "Source",
@@ -99,7 +100,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "headrace.definition": ("App", "Pipeline"),
+    "headrace.definition": ("App", "LookUp", "Pipeline"),
     "headrace.errors": ("DefinitionError", "HeadraceError"),
     "headrace.expression": ("Expression", "col", "hashed", "haversine_km", "hour", "mapped", "weekday"),
     "headrace.features.view": ("FeatureView",),

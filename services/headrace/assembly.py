@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from headrace.assignment import Assignment
@@ -19,16 +20,17 @@ from headrace.consume.facts import Facts
 from headrace.consume.record_reader import RecordReader
 from headrace.consume.record_source import RecordSource
 from headrace.crashes import CrashWatch
-from headrace.decode.time_peek import TimePeek
 from headrace.definition import App, Pipeline
 from headrace.errors import DefinitionError
 from headrace.executor import Executor, InlineExecutor, ThreadExecutor
 from headrace.features.applier import Applier
+from headrace.features.looked_up import LooksUp, ViewLookUps
 from headrace.features.memory_store import MemoryStore
 from headrace.features.resident import ResidentStates
-from headrace.features.state_store import StateStore
+from headrace.features.state_store import LookupStore, StateStore
 from headrace.loop import Loop
 from headrace.memory_log import Hook, MemoryLog, MemoryReader, MemorySink, MemorySource, go_on
+from headrace.pacing import rules_of
 from headrace.parts import Limits, Parts, Watch
 from headrace.paths import Paths, decoder_of
 from headrace.pipeline import SourcePath
@@ -195,11 +197,27 @@ def assemble(
         is_newer=is_newer,
     )
     paths = Paths(
-        {reads.topic: source_path(app, reads, applier, models=models, clock=clock, limits=limits, headers=headers) for reads in app.inputs},
+        {
+            reads.topic: source_path(
+                app,
+                reads,
+                applier,
+                look_ups=partial(view_look_ups, app, ports.store),
+                models=models,
+                clock=clock,
+                limits=limits,
+                headers=headers,
+            )
+            for reads in app.inputs
+        },
         crashes=crashes,
         facts=app.facts,
     )
-    source = aligned(app, ports, executors.claims, monotonic_ms, most_held=2 * limits.max_batch) if app.hops else ports.source
+    source = ports.source
+    if rules := rules_of(app, ports.store, monotonic_ms, still_ms=2 * limits.store_every_ms):
+        source = AlignedSource(
+            source, rules=rules, reader=ports.reader, executor=executors.claims, now_ms=monotonic_ms, most_held=2 * limits.max_batch
+        )
     assignment = Assignment(
         source=source,
         store=ports.store,
@@ -227,20 +245,6 @@ def assemble(
     )
 
 
-def aligned(app: App, ports: Ports, executor: Executor, now_ms: Callable[[], int], *, most_held: int) -> AlignedSource:
-    """The source of an app with hops: what feeds them keeps pace."""
-    feeding = {hop.feeds.topic: hop.feeds for hop in app.hops}
-    return AlignedSource(
-        ports.source,
-        slack_ms={topic: reads.lateness_ms // 2 for topic, reads in feeding.items()},
-        times_of={topic: TimePeek(reads).times_ms for topic, reads in feeding.items()},
-        reader=ports.reader,
-        executor=executor,
-        now_ms=now_ms,
-        most_held=most_held,
-    )
-
-
 class States(Protocol):
     """Where states that are not in memory come from: `Applier`, for a worker."""
 
@@ -252,9 +256,20 @@ class States(Protocol):
 
 
 def source_path(
-    app: App, reads: Source, stored: States, *, models: Mapping[str, Model], clock: Clock, limits: Limits, headers: HeaderPolicy
+    app: App,
+    reads: Source,
+    stored: States,
+    *,
+    look_ups: Callable[[Pipeline], LooksUp | None],
+    models: Mapping[str, Model],
+    clock: Clock,
+    limits: Limits,
+    headers: HeaderPolicy,
 ) -> SourcePath:
-    """The path of one source or hop: its views, every pipeline that scores there, and every hop it feeds."""
+    """The path of one source or hop: its views, every pipeline that scores there, and every hop it feeds.
+
+    `look_ups` gives what a pipeline looks up, None where it looks up nothing.
+    """
     views = app.views_of(reads)
     carried = reads.carried if isinstance(reads, Hop) else ()
     names = [*carried, *(f"{view.name}.{feature}" for view in views for feature in view.feature_names)]
@@ -264,7 +279,7 @@ def source_path(
         states=ResidentStates(
             views=views, read=stored.read, scan=stored.scan, capacity=limits.resident_entities, lateness_ms=reads.lateness_ms
         ),
-        scorers=[_scorer(app, pipeline, models[pipeline.name], names, headers) for pipeline in app.pipelines_of(reads)],
+        scorers=[_scorer(app, pipeline, models[pipeline.name], names, headers, look_ups(pipeline)) for pipeline in app.pipelines_of(reads)],
         hops=[HopWriter(hop, [names.index(name) for name in hop.carried]) for hop in _fed_by(app, reads)],
         model=models[app.stages_at(reads)[0].pipeline.name].name if isinstance(reads, Hop) else None,
         dead_letters=DeadLetters(app.name, app.dead_letters, max_record_bytes=limits.max_record_bytes),
@@ -285,11 +300,22 @@ def _fields(app: App, reads: Source) -> frozenset[str]:
         fields |= frozenset().union(*(expression.fields() for _, expression in pipeline.event_features))
         if pipeline.outcomes is not None:
             fields |= {pipeline.outcomes.join}
+        if pipeline.look_up is not None:
+            fields |= {view.entity for view in pipeline.look_up.views}
     return fields
 
 
-def _scorer(app: App, pipeline: Pipeline, model: Model, names: Sequence[str], headers: HeaderPolicy) -> Scorer:
-    from_views = pipeline.feature_names[: len(pipeline.feature_names) - len(pipeline.event_features)]
+def view_look_ups(app: App, store: LookupStore, pipeline: Pipeline) -> ViewLookUps | None:
+    """What looks up in a store what a pipeline wants."""
+    wanted = pipeline.look_up
+    if wanted is None:
+        return None
+    topics = [app.kept_at(view.name).topic for view in wanted.views]
+    return ViewLookUps(wanted.views, topics, stale_after_ms=wanted.stale_after_ms, store=store)
+
+
+def _scorer(app: App, pipeline: Pipeline, model: Model, names: Sequence[str], headers: HeaderPolicy, look_ups: LooksUp | None) -> Scorer:
+    own = [f"{view.name}.{feature}" for view in pipeline.own_views for feature in view.feature_names]
     return Scorer(
         pipeline=pipeline,
         model=model,
@@ -305,5 +331,6 @@ def _scorer(app: App, pipeline: Pipeline, model: Model, names: Sequence[str], he
             fingerprint=pipeline.fingerprint,
             headers=headers,
         ),
-        columns=None if list(from_views) == list(names) else [names.index(name) for name in from_views],
+        columns=None if own == list(names) else [names.index(name) for name in own],
+        look_ups=look_ups,
     )

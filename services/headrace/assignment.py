@@ -294,7 +294,7 @@ class Assignment:
             found = replace(found, log=self._source.log_range(name))  # asked once more: retention may have come in between
         plan = recovery.decide(found, self._delivery, rebuild_ms=rebuild_ms, rebuild_offset=rebuild_offset)
         self._insist_on(name, owner)
-        if plan.resets and self._store.reset(name, plan.resets, owner, topic_id) is not ApplyResult.OK:
+        if plan.resets and self._store.reset(name, plan.resets, owner, topic_id, plan.live_from) is not ApplyResult.OK:
             raise PartitionMoved(f"{name.topic}-{name.partition}: claimed by another worker")
         begun = self._crashes.begin(name, owner, claim.note, start=plan.start, committed=plan.live_from, end=found.log.end)
         return plan, begun

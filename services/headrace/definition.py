@@ -5,39 +5,70 @@ source, then the others in the order in which they are named. A stage adds the f
 *hop*: an internal topic keyed by the next entity, `<app>.<pipeline>.by-<entity>.v1`. The last stage scores. A pipeline whose views all keep
 the key of the source has one stage and no hop; one with no view of the key has a first stage that only passes on.
 
-Everything is checked here, before anything runs; an error names the definition, the field and the fix. Limit: all views of a pipeline
-come from one source.
+A pipeline may also *look up* views of another source than the one it scores (`LookUp`). Those are kept by stages that score nothing, unless
+another pipeline keeps them anyway, and are read from the store at the moment of scoring.
+
+Everything is checked here, before anything runs; an error names the definition, the field and the fix. Limit: all views that a pipeline
+does not look up come from one source.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from headrace.duration import duration_ms, duration_text
 from headrace.errors import DefinitionError
 from headrace.expression import Expression, col
 from headrace.features.streams import canonical_json
 from headrace.features.view import FeatureView, fingerprint_of
 from headrace.source import Hop, Outcomes, Source, topic_name
 
+MOST_WAIT_MS = 60_000
+
 _PIPELINE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}", re.ASCII)
 _APP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", re.ASCII)
+
+
+class LookUp:
+    """Views of other sources, read from the store as they are when an event is scored. Raises `DefinitionError`.
+
+    The scored event must have a field for the entity of each. What the store has seen up to `stale_after` before the event's time is fresh;
+    what is older is marked `stale` in the prediction, after the event was kept waiting for up to `wait`. Events that the store has seen
+    already and that are newer than the scored one are left out as far as their panes can be told apart, and marked `ahead`.
+    """
+
+    def __init__(self, *views: FeatureView, stale_after: str | int = "10m", wait: str | int = 0) -> None:
+        if not views:
+            raise DefinitionError("LookUp() names no views; write for example hr.LookUp(airport, stale_after='10m')")
+        self.views = tuple(views)
+        self.stale_after_ms = duration_ms(stale_after, of="LookUp: stale_after", least_ms=0)
+        self.wait_ms = duration_ms(wait, of="LookUp: wait", least_ms=0)
+        if self.wait_ms > MOST_WAIT_MS:
+            raise DefinitionError(f"LookUp: wait is {duration_text(self.wait_ms)}; an event is kept waiting for a minute at most")
+
+    def canonical(self) -> dict[str, object]:
+        """A JSON form of everything that decides about its values and marks."""
+        return {"views": [view.canonical() for view in self.views], "stale_after_ms": self.stale_after_ms}
 
 
 class Pipeline:
     """Source -> feature views -> model -> prediction topic, as declared. Raises `DefinitionError`.
 
-    Its feature vector holds the features of each view in order, then `event_features`: fields of the scored event itself, or expressions
-    over them. `model` is the path of an ONNX file, or None to publish features without a score.
+    Its feature vector holds the features of each view in order, then those of `look_up`, then `event_features`: fields of the scored event
+    itself, or expressions over them. `source` may be left out where there are views of it. `model` is the path of an ONNX file, or None to
+    publish features without a score. Without views it keeps no state: what it scores is looked up, or stands in the event.
     """
 
     def __init__(
         self,
         name: str,
         *,
-        views: Sequence[FeatureView],
+        views: Sequence[FeatureView] = (),
+        look_up: LookUp | None = None,
+        source: Source | None = None,
         event_features: Sequence[str | Expression] = (),
         predictions: str,
         model: str | None = None,
@@ -47,18 +78,20 @@ class Pipeline:
         where = f"Pipeline({name!r})"
         if not _PIPELINE_NAME.fullmatch(name):
             raise DefinitionError(f"{where}: a name is up to 100 letters, digits and underscores, beginning with a letter")
-        if not views:
-            raise DefinitionError(f"{where} has no views; write views=[...]")
+        if not views and (source is None or not (look_up or event_features)):
+            raise DefinitionError(
+                f"{where} has no views; write views=[...], or source=... with look_up=hr.LookUp(...) or event_features=[...]"
+            )
         self.name = name
-        self.views = tuple(views)
-        self.source = self.views[0].source
+        self.own_views = tuple(views)
+        self.look_up = look_up
+        self.views = self.own_views + (() if look_up is None else look_up.views)
+        self.source = source if source is not None else self.own_views[0].source
         self.predictions = topic_name(predictions, of=f"{where}: predictions")
         self.model = model
         self.outcomes = outcomes
         self.publish_features = publish_features
-        for view in self.views:
-            if canonical_json(view.source.canonical()) != canonical_json(self.source.canonical()):
-                raise DefinitionError(f"{where}: {view!r} reads {view.source!r}, {self.views[0]!r} reads {self.source!r}; use one source")
+        self._check_sources(where)
         _no_twice(where, "view", [view.name for view in self.views])
         self.event_features = tuple(_event_feature(one, self.source, where) for one in event_features)
         _no_twice(where, "feature", self.feature_names)
@@ -66,6 +99,23 @@ class Pipeline:
             raise DefinitionError(f"{where}: predictions={predictions!r} is read by this pipeline; give it a topic of its own")
         if outcomes is not None and outcomes.join not in self.source.kinds:
             raise DefinitionError(f"{where}: {self.source!r} has no field {outcomes.join!r} to join {outcomes!r} by")
+
+    def _check_sources(self, where: str) -> None:
+        ours = canonical_json(self.source.canonical())
+        for view in self.own_views:
+            if canonical_json(view.source.canonical()) != ours:
+                raise DefinitionError(
+                    f"{where}: {view!r} reads {view.source!r}, and what is scored is of {self.source!r}; use one source, or look the view "
+                    f"up: look_up=hr.LookUp({view.name})"
+                )
+        for view in () if self.look_up is None else self.look_up.views:
+            if view.source.topic == self.source.topic:
+                raise DefinitionError(f"{where} looks up {view!r} of the source it scores; name it among its views=[...]")
+            if self.source.kinds.get(view.entity) != "text":
+                raise DefinitionError(
+                    f"{where} looks up {view!r}, whose entity is {view.entity!r}: {self.source!r} needs a field of that name of type str, "
+                    "or str | None = None where events may have none"
+                )
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -77,8 +127,9 @@ class Pipeline:
         """A JSON form of everything that decides about its feature vectors."""
         return {
             "name": self.name,
-            "views": [view.canonical() for view in self.views],
+            "views": [view.canonical() for view in self.own_views],
             "event_features": [[name, expression.canonical()] for name, expression in self.event_features],
+            **({} if self.look_up is None else {"look_up": self.look_up.canonical()}),
         }
 
     @cached_property
@@ -89,8 +140,8 @@ class Pipeline:
     @property
     def entities(self) -> tuple[str, ...]:
         """The entities of its stages; the first is the key of the source, unless records may have any key."""
-        first = () if self.source.rekey else (self.source.key,)
-        return tuple(dict.fromkeys((*first, *(view.entity for view in self.views))))
+        first = () if self.source.rekey and self.own_views else (self.source.key,)
+        return tuple(dict.fromkeys((*first, *(view.entity for view in self.own_views))))
 
     def __repr__(self) -> str:
         return f"Pipeline({self.name!r})"
@@ -98,12 +149,21 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """A part of a pipeline that keeps one entity: what it reads, the views it adds, and where it passes events on to; None: it scores."""
+    """A part of a pipeline that keeps one entity: what it reads, the views it adds, and where it passes events on to.
+
+    One that passes nothing on scores, unless it only keeps views that the pipeline looks up.
+    """
 
     pipeline: Pipeline
     reads: Source
     views: tuple[FeatureView, ...]
     passes_on: Hop | None
+    keeps_only: bool = False
+
+    @property
+    def scores(self) -> bool:
+        """Whether it is the last stage of its pipeline."""
+        return self.passes_on is None and not self.keeps_only
 
 
 def stages_of(pipeline: Pipeline, app: str) -> Iterator[Stage]:
@@ -112,7 +172,7 @@ def stages_of(pipeline: Pipeline, app: str) -> Iterator[Stage]:
     entities = pipeline.entities
     if not pipeline.source.rekey:
         entities = entities[1:]
-        carried += [view for view in pipeline.views if view.entity == pipeline.source.key]
+        carried += [view for view in pipeline.own_views if view.entity == pipeline.source.key]
     views = tuple(carried)
     for entity in entities:
         made_by = [pipeline.source.canonical(), *(view.fingerprint for view in carried)]
@@ -125,9 +185,31 @@ def stages_of(pipeline: Pipeline, app: str) -> Iterator[Stage]:
             made_by=fingerprint_of(made_by),
         )
         yield Stage(pipeline=pipeline, reads=reads, views=views, passes_on=hop)
-        reads, views = hop, tuple(view for view in pipeline.views if view.entity == entity)
+        reads, views = hop, tuple(view for view in pipeline.own_views if view.entity == entity)
         carried += views
     yield Stage(pipeline=pipeline, reads=reads, views=views, passes_on=None)
+
+
+def keeping_stages(pipeline: Pipeline, app: str, kept: Collection[str]) -> Iterator[Stage]:
+    """The stages that keep what a pipeline looks up and nobody keeps yet; events go to each entity straight from their source."""
+    wanted = [view for view in (() if pipeline.look_up is None else pipeline.look_up.views) if view.name not in kept]
+    for source in {view.source.topic: view.source for view in wanted}.values():
+        of_source = [view for view in wanted if view.source.topic == source.topic]
+        for entity in dict.fromkeys(view.entity for view in of_source):
+            views = tuple(view for view in of_source if view.entity == entity)
+            if entity == source.key and not source.rekey:
+                yield Stage(pipeline=pipeline, reads=source, views=views, passes_on=None, keeps_only=True)
+                continue
+            hop = Hop(
+                topic_name(f"{app}.{pipeline.name}.keep-{entity}.v1", of=f"Pipeline({pipeline.name!r}): its hop to keep {entity!r}"),
+                source=source,
+                entity=entity,
+                feeds=source,
+                carried=(),
+                made_by=fingerprint_of([source.canonical()]),
+            )
+            yield Stage(pipeline=pipeline, reads=source, views=(), passes_on=hop, keeps_only=True)
+            yield Stage(pipeline=pipeline, reads=hop, views=views, passes_on=None, keeps_only=True)
 
 
 class App:
@@ -144,7 +226,10 @@ class App:
         _no_twice(where, "pipeline", [pipeline.name for pipeline in self.pipelines])
         _no_twice(where, "prediction topic", [pipeline.predictions for pipeline in self.pipelines])
         self.sources = self._sources(where)
-        self.stages = tuple(stage for pipeline in self.pipelines for stage in stages_of(pipeline, name))
+        stages = [stage for pipeline in self.pipelines for stage in stages_of(pipeline, name)]
+        for pipeline in self.pipelines:
+            stages += keeping_stages(pipeline, name, {view.name for stage in stages for view in stage.views})
+        self.stages = tuple(stages)
         self.hops = tuple(stage.passes_on for stage in self.stages if stage.passes_on is not None)
         self.views = self._all_views(where)
         read = {one.topic for one in self.inputs}
@@ -183,7 +268,7 @@ class App:
 
     def pipelines_of(self, reads: Source) -> tuple[Pipeline, ...]:
         """The pipelines that score the events of a source or hop."""
-        return tuple(stage.pipeline for stage in self.stages_at(reads) if stage.passes_on is None)
+        return tuple(stage.pipeline for stage in self.stages_at(reads) if stage.scores)
 
     def kept_at(self, view: str) -> Source:
         """The source or hop whose partitions hold the state of a view, the first if there are several."""
@@ -194,9 +279,9 @@ class App:
 
     def _sources(self, where: str) -> tuple[Source, ...]:
         by_topic: dict[str, Source] = {}
-        for pipeline in self.pipelines:
-            known = by_topic.setdefault(pipeline.source.topic, pipeline.source)
-            if canonical_json(known.canonical()) != canonical_json(pipeline.source.canonical()):
+        for source in (source for pipeline in self.pipelines for source in (pipeline.source, *(view.source for view in pipeline.views))):
+            known = by_topic.setdefault(source.topic, source)
+            if canonical_json(known.canonical()) != canonical_json(source.canonical()):
                 raise DefinitionError(f"{where} reads {known.topic!r} under two contracts; use one Source for both pipelines")
         return tuple(by_topic.values())
 

@@ -7,12 +7,9 @@
 One round trip: state, applied offset and watermark of one instant (a MULTI), panes merged here as of the instant asked for. What a
 look-up gives as of T is what an event at T that adds nothing would see, bit for bit.
 
-**Where an entity is kept** follows from its key by murmur2 and the number of partitions of its topic. That number is in the store:
-whoever claims a partition writes it down. A look-up asks for it beside the state, and where it is not the number it went by, looks again.
-
 **What cannot be answered exactly is refused** (`LookupRefused`): an instant before the entity's newest event, or before the horizon of its
-partition (watermark - lateness), as what was true then is not kept; a partition whose state is not filled yet. An entity that is not there
-is answered: `known` is False and the values are those of an empty state.
+partition (watermark - lateness), as what was true then is not kept; a partition whose state is not filled yet, or being rebuilt. An entity
+that is not there is answered: `known` is False and the values are those of an empty state.
 
 Limits: an entity that was swept because all its windows were empty is not told from one that was never seen; its values are the same. In a
 cluster the node that keeps the numbers of partitions is asked in every look-up.
@@ -31,21 +28,17 @@ from pathlib import Path
 
 import numpy as np
 
-from headrace.decode.decoder import EARLIEST_MS, LATEST_MS, MAX_KEY_BYTES
+from headrace.decode.decoder import EARLIEST_MS, LATEST_MS
 from headrace.definition import App
-from headrace.errors import LookupRefused, TransientError
+from headrace.errors import LookupRefused
+from headrace.features.finder import AT_ONCE, Finder, Found, Sought
 from headrace.features.reader import StateReader
 from headrace.features.redis_connection import Tls
 from headrace.features.redis_store import RedisStore
-from headrace.features.state_store import Looked, LookupStore
+from headrace.features.state_store import LookupStore
 from headrace.features.view import FeatureView
 from headrace.features.warm_up import warm_up as compile_fold
-from headrace.partitioner import Partitioner
-from headrace.types import NO_WATERMARK_MS, HopWatermark, TopicPartition, ViewHead
-
-AT_ONCE = 1_000
-"""Entities of one round trip; more are looked up in several."""
-_ATTEMPTS = 3
+from headrace.types import MAX_KEY_BYTES, NO_WATERMARK_MS, HopWatermark, TopicPartition, ViewHead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +100,9 @@ class FeatureLookups:
         self._now_ms = now_ms
         self._readers = {view.name: StateReader(view) for view in app.views}
         self._topics = {view.name: app.kept_at(view.name).topic for view in app.views}
-        self._partitions: dict[str, int] = {}
-        self._partitioner = Partitioner()
+        self._finder = Finder(store)
         self._lock = threading.Lock()
-        """Held while keys are hashed and states are merged, never while the store is waited for."""
+        """Held while states are merged, never while the store is waited for."""
 
     def get(self, view: str, entity: str, as_of_ms: int | None = None) -> EntityFeatures:
         """The features of one entity as of an instant (milliseconds UTC).
@@ -136,7 +128,7 @@ class FeatureLookups:
         """Connect, and load the compiled fold (a second or so, the first time on a machine several), so that no look-up waits for it."""
         compile_fold(reader.view for reader in self._readers.values())
         for reader in self._readers.values():
-            self._store.look(self._topics[reader.view.name], reader.view.fp, {})
+            self._finder.find([Sought(self._topics[reader.view.name], reader.view.fp, [])])
 
     def close(self) -> None:
         """Close the connections."""
@@ -152,15 +144,11 @@ class FeatureLookups:
 
     def _some(self, reader: StateReader, entities: Sequence[str], keys: Sequence[bytes], as_of_ms: int | None) -> list[EntityFeatures]:
         view = reader.view
-        numbers, found = self._look(view, keys)
-        for number, head in found.heads.items():
-            self._check_filled(view, number, head)
-        places = {number: iter(states) for number, states in found.states.items()}
-        packed = [next(places[number]) for number in numbers]
+        found = self._found(view, keys)
         now_ms = self._now_ms()
-        begin_ms = {number: _from_ms(view, head, as_of_ms, now_ms) for number, head in found.heads.items()}
+        begin_ms = {place: _from_ms(view, place.head, as_of_ms, now_ms) for place in set(found.places)}
         with self._lock:
-            values, seen_ms = reader.vectors_from(packed, np.array([begin_ms[number] for number in numbers], dtype=np.int64))
+            values, seen_ms = reader.vectors_from(found.packed, np.array([begin_ms[place] for place in found.places], dtype=np.int64))
         for entity, newest_ms in zip(entities, seen_ms.tolist(), strict=True):
             if as_of_ms is not None and newest_ms > as_of_ms:
                 raise LookupRefused(
@@ -177,40 +165,30 @@ class FeatureLookups:
                 known=state is not None,
                 values=dict(zip(names, vector, strict=True)),
                 as_of_ms=instant_ms,
-                partition=TopicPartition(self._topics[view.name], number),
-                offset=found.heads[number].offset or 0,
-                watermark_ms=_shown(found.heads[number].watermark_ms),
+                partition=TopicPartition(self._topics[view.name], place.partition),
+                offset=place.head.offset or 0,
+                watermark_ms=_shown(place.head.watermark_ms),
             )
-            for entity, number, state, vector, instant_ms in zip(entities, numbers, packed, values.tolist(), seen_ms.tolist(), strict=True)
+            for entity, place, state, vector, instant_ms in zip(
+                entities, found.places, found.packed, values.tolist(), seen_ms.tolist(), strict=True
+            )
         ]
 
-    def _look(self, view: FeatureView, keys: Sequence[bytes]) -> tuple[list[int], Looked]:
-        """The partition of each key, and what the store holds of them; asked again while the topic has another number of partitions."""
+    def _found(self, view: FeatureView, keys: Sequence[bytes]) -> Found:
         topic = self._topics[view.name]
-        for _ in range(_ATTEMPTS):
-            count = self._partitions.get(topic)
-            numbers = [] if count is None else self._numbers(keys, count)
-            found = self._store.look(topic, view.fp, _grouped(numbers, keys))
-            if found.partitions is None:
-                raise LookupRefused(
-                    f"the store knows nothing of topic {topic}: no worker of app {self._name!r} has served it there; start one, or see "
-                    "whether this is the right Redis"
-                )
-            if found.partitions == count:
-                return numbers, found
-            self._partitions[topic] = found.partitions
-        raise TransientError(f"the number of partitions of {topic} changes again and again in the store")
-
-    def _numbers(self, keys: Sequence[bytes], partitions: int) -> list[int]:
-        with self._lock:
-            return self._partitioner.partitions(keys, partitions)
-
-    def _check_filled(self, view: FeatureView, number: int, head: ViewHead) -> None:
-        if head.offset is None:
+        (found,) = self._finder.find([Sought(topic, view.fp, keys)])
+        if found is None:
             raise LookupRefused(
-                f"the store has no state of {view.name} for {view.source.topic}-{number} yet: a worker that serves it with this definition "
-                "of the view fills it from the log"
+                f"the store knows nothing of topic {topic}: no worker of app {self._name!r} has served it there; start one, or see "
+                "whether this is the right Redis"
             )
+        for place in found.places:
+            if place.head.offset is None:
+                raise LookupRefused(
+                    f"the store has no state of {view.name} for {view.source.topic}-{place.partition} yet: a worker that serves it with "
+                    "this definition of the view fills it from the log"
+                )
+        return found
 
 
 class Features(FeatureLookups):
@@ -237,13 +215,6 @@ class Features(FeatureLookups):
         tls = Tls(ca=tls_ca, certificate=tls_certificate, key=tls_key)
         store = RedisStore(app=app.name, url=redis_url, username=username, password=password, tls=tls, timeout_s=timeout_s)
         super().__init__(app, store, now_ms=now_ms)
-
-
-def _grouped(numbers: Sequence[int], keys: Sequence[bytes]) -> dict[int, list[bytes]]:
-    found: dict[int, list[bytes]] = {}
-    for number, key in zip(numbers, keys, strict=False):  # no numbers: that of partitions is not known yet
-        found.setdefault(number, []).append(key)
-    return found
 
 
 def _key(entity: str) -> bytes:

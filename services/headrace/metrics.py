@@ -21,7 +21,9 @@ from prometheus_client.registry import Collector
 
 from headrace.types import Reason, TopicPartition
 
-STAGES = ("consume", "replay", "decode", "features", "predict", "encode", "pack", "wait", "produce", "commit", "apply")
+MARKS = ("fresh", "stale", "ahead")
+"""How a view that was looked up may be marked; one that is both is counted as both."""
+STAGES = ("consume", "replay", "decode", "features", "look_up", "predict", "encode", "pack", "wait", "produce", "commit", "apply")
 TRANSACTION_RESULTS = ("committed", "aborted", "fenced", "unknown")
 APPLY_RESULTS = ("ok", "behind", "fenced", "unknown")
 REBALANCES = ("assigned", "revoked", "lost")
@@ -105,7 +107,8 @@ class _PartitionGauge(_Children[TopicPartition, Gauge]):
 class Metrics:
     """The metrics of a worker. Methods are called by one thread, once a batch or less; `exposition` by any.
 
-    `topics`, `models` and `hops` are what the app reads, its models and the topics between its stages: each of their series begins at 0.
+    `topics`, `models`, `hops` and `looked_up` are what the app reads, its models, the topics between its stages and the views it looks up:
+    each of their series begins at 0.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class Metrics:
         topics: Sequence[str] = (),
         models: Sequence[str] = (),
         hops: Sequence[str] = (),
+        looked_up: Sequence[str] = (),
     ) -> None:
         self.registry = registry = registry or CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -128,6 +132,10 @@ class Metrics:
         self._events = counters("events", "Events folded into state whose batch is committed.", "topic", topics)
         self._predictions = counters("predictions", "Predictions published and committed.", "model", models)
         self._passed_on = counters("passed_on", "Events passed on to the next stage of their pipeline and committed.", "topic", hops)
+        looked = Counter(
+            "headrace_look_ups", "Views looked up for a prediction, by how they were marked.", ("view", "mark"), registry=registry
+        )
+        self._look_ups = _Children(lambda labels: looked.labels(*labels), [(view, mark) for view in looked_up for mark in MARKS])
         refused = Counter("headrace_dead_letters", "Records refused and published as dead letters.", ("topic", "reason"), registry=registry)
         self._dead_letters = _Children(
             lambda labels: refused.labels(labels[0], labels[1].value), [(topic, reason) for topic in topics for reason in Reason]
@@ -191,8 +199,11 @@ class Metrics:
         refused: Mapping[Reason, int],
         predictions: Mapping[str, int],
         passed_on: Mapping[str, int],
+        looked_up: Mapping[tuple[str, str], int],
     ) -> None:
-        """Count what a committed batch of one topic held: `predictions` by model name, `passed_on` by hop, `refused` by reason."""
+        """Count what a committed batch of one topic held: `predictions` by model name, `passed_on` by hop, `looked_up` by view and mark,
+        `refused` by reason.
+        """
         self._events[topic].inc(events)
         self._late[topic].inc(late)
         self._unknown_fields[topic].inc(unknown_fields)
@@ -200,6 +211,8 @@ class Metrics:
             self._predictions[model].inc(count)
         for hop, count in passed_on.items():
             self._passed_on[hop].inc(count)
+        for look_up, count in looked_up.items():
+            self._look_ups[look_up].inc(count)
         for reason, count in refused.items():
             self._dead_letters[topic, reason].inc(count)
 

@@ -43,10 +43,14 @@ class Partitioner:
 
     def partitions(self, keys: Sequence[bytes], partitions: int) -> list[int]:
         """The partition of each key in a topic of so many partitions."""
+        return [found % partitions for found in self.hashes(keys)]
+
+    def hashes(self, keys: Sequence[bytes]) -> list[int]:
+        """The hash of each key, from which its partition follows in a topic of any number of partitions."""
         hashes = self._hashes
         if len(hashes) > self._remembered:
             hashes.clear()
         for key in keys:
             if key not in hashes:
                 hashes[key] = murmur2(key) & _POSITIVE
-        return [hashes[key] % partitions for key in keys]
+        return [hashes[key] for key in keys]

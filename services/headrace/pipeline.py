@@ -73,7 +73,8 @@ class SourcePath:
             tally.passed_on[hop.hop.topic] = len(events)
             timeline.mark("encode")
         for scorer in self.scorers if len(events) else ():
-            predictions, refused = scorer.score(events, vectors, self._now_ms(), timeline)
+            predictions, refused, looked_up = scorer.score(events, vectors, self._now_ms(), timeline)
+            tally.looked_up.update(looked_up)
             tally.scored[scorer.model.name] = len(predictions)
             tally.refused.extend(refused)
             outputs.append(predictions)

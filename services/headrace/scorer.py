@@ -9,10 +9,11 @@ from typing import cast
 import numpy as np
 
 from headrace.definition import Pipeline
+from headrace.features.looked_up import LooksUp
 from headrace.predict.scores import Model
 from headrace.publish.encoder import Encoder
 from headrace.timeline import Timeline
-from headrace.types import DeadLetter, EventBatch, FeatureVectors, Float64s, OutRecords, Reason
+from headrace.types import DeadLetter, EventBatch, FeatureVectors, Float64s, LookedUp, OutRecords, Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +25,14 @@ class Scorer:
     encoder: Encoder
     columns: Sequence[int] | None
     """None: all of them, in order."""
+    look_ups: LooksUp | None = None
+    """What it reads from the store."""
 
-    def vectors(self, events: EventBatch, vectors: FeatureVectors) -> Float64s:
-        """The pipeline's feature vectors, in the order of its signature: view features, then event features."""
+    def vectors(self, events: EventBatch, vectors: FeatureVectors, looked_up: LookedUp | None) -> Float64s:
+        """The pipeline's feature vectors, in the order of its signature: view features, those looked up, then event features."""
         of_views = vectors.values if self.columns is None else vectors.values[:, self.columns]
+        if looked_up is not None:
+            of_views = np.concatenate((of_views, looked_up.values), axis=1)
         if not self.pipeline.event_features:
             return of_views
         values = np.empty((len(events), of_views.shape[1] + len(self.pipeline.event_features)))
@@ -38,9 +43,16 @@ class Scorer:
 
     def score(
         self, events: EventBatch, vectors: FeatureVectors, scored_at_ms: int, timeline: Timeline
-    ) -> tuple[OutRecords, list[DeadLetter]]:
-        """Predictions of every event the model has an answer for, and dead letters of the others."""
-        values = self.vectors(events, vectors)
+    ) -> tuple[OutRecords, list[DeadLetter], dict[tuple[str, str], int]]:
+        """Predictions of every event the model has an answer for, dead letters of the others, and how what was looked up is marked.
+
+        Raises `TransientError` while the store is away that something is looked up in.
+        """
+        looked_up = None
+        if self.look_ups is not None:
+            looked_up = self.look_ups.look(events)
+            timeline.mark("look_up")
+        values = self.vectors(events, vectors, looked_up)
         answer = self.model.score(values)
         timeline.mark("predict")
         rows, entities, times, late, scores = events.rows, events.entities, events.event_times_ms, vectors.late, answer.scores
@@ -56,9 +68,10 @@ class Scorer:
             rows, times, late, scores, values = rows[kept], times[kept], late[kept], scores[kept], values[kept]
             entities = [entities[event] for event in kept]
             joins = None if joins is None else [joins[event] for event in kept]
-        predictions = self.encoder.encode(about, rows, entities, times, late, scores, values, scored_at_ms, joins)
+            looked_up = None if looked_up is None else looked_up.select(kept)
+        predictions = self.encoder.encode(about, rows, entities, times, late, scores, values, scored_at_ms, joins, looked_up)
         timeline.mark("encode")
-        return predictions, refused
+        return predictions, refused, {} if looked_up is None else looked_up.marks()
 
     def _joins(self, events: EventBatch) -> list[str | None] | None:
         """What each event's outcome will be joined by, where outcomes are declared; a whole number as its digits."""

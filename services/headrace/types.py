@@ -25,6 +25,10 @@ NO_WATERMARK_MS = -(1 << 62)
 """The watermark of a partition that has shown no event yet: minus infinity that survives subtraction."""
 
 
+MAX_KEY_BYTES = 256
+"""A key has 1 to so many bytes, UTF-8 without NUL."""
+
+
 class HopWatermark(int):
     """The watermark of a partition of a hop: the least of the watermarks of the partitions that feed it, which it remembers in `parts`.
 
@@ -207,6 +211,42 @@ class FeatureVectors:
     """Where the watermark stood behind each event."""
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
+class LookedUp:
+    """What a pipeline looked up for some events in views of other sources, one entry per event."""
+
+    views: tuple[str, ...]
+    values: Float64s
+    """[events, features of these views], in their order."""
+    stale: Bools
+    """[events, views]: the store had not seen enough of the time before the event."""
+    ahead: Bools
+    """[events, views]: it had seen something newer than the event, which was left out as far as possible."""
+    places: list[bytes]
+    """`<view>=<partition>:<applied offset>:<how far event time had come>` joined by `;`: what was read, so that it can be computed again.
+    """
+
+    def select(self, events: Int64s) -> LookedUp:
+        """The same of the given events, in the given order."""
+        wanted = events.tolist()
+        return LookedUp(
+            views=self.views,
+            values=self.values[events],
+            stale=self.stale[events],
+            ahead=self.ahead[events],
+            places=[self.places[event] for event in wanted],
+        )
+
+    def marks(self) -> dict[tuple[str, str], int]:
+        """How many events found each view fresh, stale or ahead; an event can find it both stale and ahead."""
+        found: dict[tuple[str, str], int] = {}
+        for place, view in enumerate(self.views):
+            stale, ahead = self.stale[:, place], self.ahead[:, place]
+            for mark, counted in (("fresh", ~(stale | ahead)), ("stale", stale), ("ahead", ahead)):
+                found[view, mark] = int(counted.sum())
+        return found
+
+
 class Delivery(StrEnum):
     """What a prediction topic promises its readers."""
 
@@ -321,6 +361,13 @@ class ViewHead:
     offset: int | None
     watermark_ms: int | None
 
+    @property
+    def come_ms(self) -> int:
+        """How far event time has come there: the watermark; of a hop the newest of those it is made of. Without an event minus infinity."""
+        if self.offset is None or self.watermark_ms is None:
+            return NO_WATERMARK_MS
+        return max(self.watermark_ms.parts, default=NO_WATERMARK_MS) if isinstance(self.watermark_ms, HopWatermark) else self.watermark_ms
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class StoredStates:
@@ -360,6 +407,8 @@ class Tally:
     scored: dict[str, int] = field(default_factory=dict)
     passed_on: dict[str, int] = field(default_factory=dict)
     """Events passed on to a hop, by its topic."""
+    looked_up: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Views looked up, by name and mark: fresh, stale, ahead."""
     refused: list[DeadLetter] = field(default_factory=list)
 
 

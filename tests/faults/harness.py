@@ -251,9 +251,10 @@ class Trial:
         return bool(found)
 
     def _pending(self) -> dict[TopicPartition, int]:
-        """Where partitions have results that are written, and neither committed nor aborted."""
-        results = [TopicPartition(pipeline.predictions, number) for pipeline in self.app.pipelines for number in range(self.partitions)]
-        ends = {partition: self._stable.log_range(partition).end for partition in results}
+        """Where partitions have results or hops that are written, and neither committed nor aborted."""
+        names = {*(pipeline.predictions for pipeline in self.app.pipelines), *(reads.topic for reads in self.app.inputs)} - {self.source}
+        written = [TopicPartition(name, number) for name in sorted(names) for number in range(self.partitions)]
+        ends = {partition: self._stable.log_range(partition).end for partition in written}
         return {partition: end for partition, end in ends.items() if self._written.log_range(partition).end > end}
 
     def _behind(self, victim: WorkerProcess) -> dict[TopicPartition, int]:

@@ -9,19 +9,19 @@ from tests.faults.test_worker_kills import drawn_moments
 
 
 def killed(trial: Make, events: int, kills: dict[Moment, int], *, slots: int) -> None:
-    """Kill workers that serve both stages while events flow through them."""
+    """Kill workers that serve both stages: so many events at once, then 200 a second until the last one is killed."""
     run = trial(chained=True)
     run.prepare()
-    loader = run.load(run.records(events), pace=lambda sent: 0 if sent < events // 2 else 200)
+    loader = run.load(run.records(20 * events), pace=lambda sent: 0 if sent < events else 200)
     for slot in range(slots):
         run.start(slot)
     moments = drawn_moments(run, kills)
-    for progress, moment in zip(sorted(run.rng.sample(range(200, events // 2), len(moments))), moments, strict=True):
+    for progress, moment in zip(sorted(run.rng.sample(range(200, events), len(moments))), moments, strict=True):
         run.wait_passed(progress)
         victim = run.wait_victim()
         run.kill(victim, moment)
         run.start(victim.slot)
-    loader.hurry()
+    loader.finish()
     run.wait_drained(120)
     figures = run.verdict()
     assert figures["kills"] == len(moments)
@@ -31,12 +31,12 @@ def killed(trial: Make, events: int, kills: dict[Moment, int], *, slots: int) ->
 
 @pytest.mark.stack
 def test_both_stages_are_killed(trial: Make) -> None:
-    """3,000 events through two stages, 2 workers, killed twice: one result each, features and states of both stages are right."""
-    killed(trial, 3_000, {Moment.IN_TRANSACTION: 1, Moment.BEFORE_STORE: 1}, slots=2)
+    """A stream of events through two stages, 2 workers, killed twice: one result each, features and states of both stages are right."""
+    killed(trial, 1_500, {Moment.IN_TRANSACTION: 1, Moment.BEFORE_STORE: 1}, slots=2)
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(400)
 def test_both_stages_are_killed_again_and_again(trial: Make) -> None:
-    """T61: 10,000 events, 4 partitions a stage, 2 workers, batches of 50, 10 times kill -9 at a drawn progress."""
-    killed(trial, 10_000, {Moment.IN_TRANSACTION: 4, Moment.BEFORE_STORE: 3, Moment.ANY: 3}, slots=2)
+    """T61: 5,000 events and then a stream, 4 partitions a stage, 2 workers, batches of 50, 10 times kill -9 at a drawn progress."""
+    killed(trial, 5_000, {Moment.IN_TRANSACTION: 4, Moment.BEFORE_STORE: 3, Moment.ANY: 3}, slots=2)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from headrace.features.state_store import Ask
 from headrace.local_stack import RedisServer, Stack
 from tests.contract.store.subjects import ask
 from tests.faults.harness import Make, Trial
@@ -74,7 +75,7 @@ def test_flushed_redis_is_rebuilt(trial: Make, own_stack: MakeStack) -> None:
         run.journal.note("FLUSHALL")
         ask(redis, "FLUSHALL")
     run.wait_drained()
-    assert run._store.look(run.source, "any view", {}).partitions == run.partitions, "look-ups know where to ask again"
+    assert run._store.look([Ask(run.source, "any view", {})])[0].partitions == run.partitions, "look-ups know where to ask again"
     run.verdict()
     rebuilt = [line for worker in run.workers for line in worker.said("partition catches up") if line["rebuilt"]]
     assert any(line["start"] > 0 for line in rebuilt), rebuilt

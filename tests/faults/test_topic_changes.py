@@ -6,6 +6,7 @@ import signal
 
 from confluent_kafka.admin import NewPartitions
 
+from headrace.features.state_store import Ask
 from headrace.publish.kafka_topics import TopicWish
 from headrace.types import Position, TopicPartition
 from tests.faults.harness import Make, Trial
@@ -88,7 +89,7 @@ def test_partitions_added(trial: Make) -> None:
     run.start(0)
     run.wait_drained()
     assert run.ends()[added] > 0
-    assert run._store.look(run.source, "any view", {}).partitions == 3, "look-ups hear of it by themselves"
+    assert run._store.look([Ask(run.source, "any view", {})])[0].partitions == 3, "look-ups hear of it by themselves"
     run.stop_workers()
     # Keys have moved to the new partition, so that there is no order left between theirs; each source partition has its own.
     assert run.verified().violations == []

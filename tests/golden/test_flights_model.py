@@ -13,6 +13,10 @@ from typer.testing import CliRunner
 
 import headrace as hr
 from headrace.cli.demo import app as demo
+from headrace.clock import SystemClock
+from headrace.demo.boarding import app as boarding_app
+from headrace.demo.boarding import before_departure, by_timetable
+from headrace.demo.boarding_replay import BoardingReplay, some_of
 from headrace.demo.events import Departures, read_departures
 from headrace.demo.flights import ALONE_MODEL, MODEL, aircraft_alone, app, late_arrival
 from headrace.demo.report import ALONE, DELAY, judge
@@ -58,6 +62,9 @@ def test_training_again_gives_the_scores_of_the_committed_model(tmp_path: Path, 
     assert (trained.refused, expected.refused) == ([], [])
     assert np.abs(trained.scores - expected.scores).max() < 1e-6
     assert "departure delay alone" in done.output
+    for pipeline in (before_departure, by_timetable):
+        path = Path(pipeline.model or "")
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
 
 def test_a_training_frame_of_files_is_what_the_model_was_trained_on(departures: Departures, frame: EventVectors, tmp_path: Path) -> None:
@@ -85,3 +92,18 @@ def test_committed_model_beats_departure_delay_alone(departures: Departures, fra
     assert judged.by_predictor[MODEL_ROW].auc > 0.907
     assert judged.by_predictor[ALONE].auc == pytest.approx(0.9025, abs=0.0005)
     assert judged.calibration_error < 0.01
+
+
+def test_what_is_looked_up_tells_before_departure_who_will_be_late(departures: Departures) -> None:
+    """Two weeks of December through the engine: each boarding has one prediction, hardly one is stale, none knows the future, and rolling
+    features of another source are worth a tenth of AUC.
+    """
+    for pipeline in (before_departure, by_timetable):
+        check(OnnxModel.load(pipeline.model or "", pipeline.feature_names).signature, pipeline)
+    boardings = some_of(departures)
+    found = BoardingReplay(boarding_app, departures, boardings, clock=SystemClock(), bare=by_timetable).run(lambda _, __: None)
+    assert (found.boardings, found.predictions, found.ahead) == (12_192, 12_192, 0)
+    assert found.stale < 1_500
+    assert found.auc == pytest.approx(0.717, abs=0.01)
+    assert found.auc_without == pytest.approx(0.609, abs=0.001)
+    assert found.failures() == []

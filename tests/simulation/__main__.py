@@ -15,11 +15,10 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from tests.simulation.mutants import MUTANTS, OF_HOPS
+from tests.simulation.mutants import APP_OF, MUTANTS
 from tests.simulation.replay import damage, sweeping_always, violations
 from tests.simulation.schedule import Schedule, plain_schedule, schedule_of, shrunk
-from tests.simulation.visits import app as one_stage
-from tests.simulation.visits import chained
+from tests.simulation.visits import APPS
 from tests.simulation.world import Counters
 
 
@@ -30,7 +29,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     which.add_argument("seed", nargs="?", type=int, help="the seed of a plain schedule")
     which.add_argument("--schedule", help="a schedule as JSON, or the file that holds it; - reads it from the standard input")
     parser.add_argument("--mutant", choices=MUTANTS, help="run a weaker protocol instead")
-    parser.add_argument("--chained", action="store_true", help="run the pipeline of two stages")
+    parser.add_argument("--app", choices=APPS, help="which pipeline: of one stage, chained, or one that looks up")
     parser.add_argument("--shrink", action="store_true", help="look for a shorter schedule that still fails")
     return parser.parse_args(arguments)
 
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed(arguments)
     mutant: Callable[[], AbstractContextManager[object]] = MUTANTS[options.mutant] if options.mutant else nullcontext
     schedule, totals = asked_for(options), Counters()
-    app = chained if options.chained or options.mutant in OF_HOPS else one_stage
+    app = APPS[options.app or APP_OF.get(options.mutant, "sim")]
 
     def run(tried: Schedule, counters: Counters | None = None) -> list[str]:
         with mutant():

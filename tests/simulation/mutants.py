@@ -25,6 +25,11 @@ V19  a new owner of a hop's partition knows its watermark, not those of the part
 V20  what is late on a hop is told from the foremost of the partitions that feed it
 V21  what a stage passes on goes out in a transaction of its own, before that of the offsets
 
+and, of look-ups:
+
+V22  a look-up reads what is being rebuilt as if it were whole
+V23  a look-up says where the group stands, not the store
+
 The control is no mutant but the protocol with one belt less: nobody looks at the owner, only at the offsets. It must keep the promise.
 """
 
@@ -44,8 +49,8 @@ from headrace.assignment import Partition
 from headrace.errors import TransientError
 from headrace.features import watermark
 from headrace.features.applier import Applier
-from headrace.features.memory_store import MemoryStore, _Cell, _put
-from headrace.features.state_store import ApplyResult
+from headrace.features.memory_store import Cell, MemoryStore, _put
+from headrace.features.state_store import ApplyResult, Ask, Looked
 from headrace.features.sweep import StoreSweep
 from headrace.loop import Loop
 from headrace.memory_log import MemoryGroup, MemoryLog
@@ -90,7 +95,7 @@ def taking(owned: Callable[[MemoryStore, bytes, PartitionWrite], bool]) -> Apply
         if not owned(self, owner, write):
             return ApplyResult.FENCED
         for view in write.views:
-            cell = self._cells.setdefault((write.partition, view.view), _Cell(owner=owner))
+            cell = self._cells.setdefault((write.partition, view.view), Cell(owner=owner))
             _put(cell.states, view)
             cell.offset, cell.watermark_ms = view.end, write.watermark_ms
         return ApplyResult.OK
@@ -392,6 +397,27 @@ def v21_hops_have_a_transaction_of_their_own() -> Iterator[None]:
 
 
 @contextmanager
+def v22_look_ups_read_what_is_not_whole() -> Iterator[None]:
+    """Whatever part of a view there is, it is shown."""
+    with patch.object(Cell, "looked_at", lambda self: self):
+        yield
+
+
+@contextmanager
+def v23_look_ups_name_another_offset() -> Iterator[None]:
+    """The head of a look-up is one record further than what was read."""
+    looked = MemoryStore._looked
+
+    def further(self: MemoryStore, ask: Ask) -> Looked:
+        found = looked(self, ask)
+        heads = {number: replace(head, offset=head.offset and head.offset + 1) for number, head in found.heads.items()}
+        return replace(found, heads=heads)
+
+    with patch.object(MemoryStore, "_looked", further):
+        yield
+
+
+@contextmanager
 def control() -> Iterator[None]:
     """Nobody looks at the owner; the offsets alone decide what the store takes."""
 
@@ -428,8 +454,10 @@ MUTANTS: Mapping[str, Callable[[], AbstractContextManager[object]]] = {
     "V19": v19_parts_of_a_watermark_are_forgotten,
     "V20": v20_the_foremost_decides_what_is_late,
     "V21": v21_hops_have_a_transaction_of_their_own,
+    "V22": v22_look_ups_read_what_is_not_whole,
+    "V23": v23_look_ups_name_another_offset,
 }
 """By name; the protocol itself passes the same schedules."""
 
-OF_HOPS = frozenset({"V19", "V20", "V21"})
-"""Those that need chained stages to be seen."""
+APP_OF = {"V19": "chain", "V20": "chain", "V21": "chain", "V22": "look", "V23": "look"}
+"""The app that those need to be seen which one stage does not show."""

@@ -61,7 +61,7 @@ class Schedule:
         return (
             f"PYTHONPATH=services python -m tests.simulation {told}"
             + (f" --mutant {mutant}" if mutant else "")
-            + (" --chained" * bool(app.hops))
+            + (f" --app {app.name}" * (app is not one_stage))
         )
 
 

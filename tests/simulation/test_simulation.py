@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from headrace.definition import App
-from tests.simulation.mutants import MUTANTS, OF_HOPS, control
+from tests.simulation.mutants import APP_OF, MUTANTS, control
 from tests.simulation.replay import damage, sweeping_always, violations
 from tests.simulation.schedule import BURSTS, FAULTS, Burst, Schedule, plain_schedule
+from tests.simulation.visits import APPS, chained, looking
 from tests.simulation.visits import app as one_stage
-from tests.simulation.visits import chained
 from tests.simulation.world import Counters
 
 AT_LENGTH_S = 8 * 60
@@ -56,6 +56,20 @@ def test_the_protocol_keeps_its_promise() -> None:
 def test_chained_stages_keep_the_promise() -> None:
     """The same for a pipeline of two stages: each hop is exactly once, and its state is the fold of its log."""
     keeps_its_promise(100, chained)()
+
+
+@pytest.mark.timeout(1_200)
+def test_look_ups_keep_the_promise() -> None:
+    """The same for a pipeline that is scored by another source: what it looked up is what the fold of that log gives, where it says."""
+    keeps_its_promise(60, looking)()
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3_600)
+def test_look_ups_keep_the_promise_at_length(record_property: Callable[[str, object], None]) -> None:
+    """The same, a thousand times."""
+    keeps_its_promise(1_000, looking)()
+    record_property("figures", {"schedules": 1_000})
 
 
 @pytest.mark.faults
@@ -111,7 +125,7 @@ def test_a_mutant_is_caught(name: str, record_property: Callable[[str, object], 
     """A weaker protocol is caught within 200 schedules."""
     with MUTANTS[name]():
         for seed in range(200):
-            found = damage(violations(plain_schedule(seed), app=chained if name in OF_HOPS else one_stage))
+            found = damage(violations(plain_schedule(seed), app=APPS[APP_OF.get(name, "sim")]))
             if found:
                 record_property("figures", {"mutant": name, "caught_by": seed, "damage": found[0].partition(":")[0]})
                 return

@@ -8,10 +8,11 @@ import random
 import numpy as np
 
 import headrace as hr
+from headrace.partitioner import partition_of
 from headrace.predict.scores import Scores
 from headrace.types import Float64s
 
-TOPIC, PREDICTIONS = "visits", "visit.predictions"
+TOPIC, OPENINGS, PREDICTIONS = "visits", "openings", "visit.predictions"
 PARTITIONS = 2
 START_MS = 1_700_000_000_000
 POISON, POISON_AT_HOP = b'"poison"', b'"poison at hop"'
@@ -57,6 +58,35 @@ chained = hr.App("chain", pipelines=[hr.Pipeline("visit", views=[brief, crowd], 
 """The same visits in two stages: of who comes, then of where."""
 
 
+class Opening(hr.Event):
+    """The contract of the source that visits are scored by, but that is not scored itself: a door was opened."""
+
+    where: str
+    who: str
+    at: hr.EventTime
+    seq: int
+
+
+openings = hr.Source(OPENINGS, Opening, key="where", time="at", lateness="2s", max_ahead="1s")
+door = hr.FeatureView(
+    "door",
+    entity="where",
+    source=openings,
+    features=[hr.count(over=["5s", "20s"]), hr.mean("seq", over="20s"), hr.last("seq"), hr.lag("seq", n=1, over="20s")],
+)
+hand = hr.FeatureView(
+    "hand", entity="who", source=openings, features=[hr.count(over="20s"), hr.max("seq", over="5s"), hr.seconds_since_last()]
+)
+looking = hr.App(
+    "look",
+    pipelines=[
+        hr.Pipeline("visit", views=[brief], look_up=hr.LookUp(door, hand, stale_after="3s", wait="400ms"), predictions=PREDICTIONS),
+    ],
+)
+"""The same visits, scored by what the doors did: one view is kept where the openings are read, the other behind a hop."""
+APPS = {"sim": app, "chain": chained, "look": looking}
+
+
 class SumModel:
     """A model that is nothing but arithmetic."""
 
@@ -67,8 +97,8 @@ class SumModel:
         return Scores(scores=np.nansum(values, axis=1), refused=[])
 
 
-def make_records(seed: int, count: int) -> list[tuple[int, bytes, bytes, int]]:
-    """(partition, key, value, timestamp) of a small log: four entities, some events out of order, some late, a few refused,
+def make_records(seed: int, count: int) -> list[tuple[str, int, bytes, bytes, int]]:
+    """(topic, partition, key, value, timestamp) of a small log: four entities, some events out of order, some late, a few refused,
     over about twice the time that a rebuild must look back.
     """
     draw = random.Random(seed)
@@ -83,5 +113,21 @@ def make_records(seed: int, count: int) -> list[tuple[int, bytes, bytes, int]]:
             value = b"{"
         elif seq == count // 3 and seed % 4 == 0:
             value = value[:-1] + b', "x": ' + (POISON if seed % 8 == 0 else POISON_AT_HOP) + b"}"
-        answer.append((entity % PARTITIONS, f"e{entity}".encode(), value, now_ms))
+        answer.append((TOPIC, entity % PARTITIONS, f"e{entity}".encode(), value, now_ms))
+    return answer
+
+
+def with_openings(seed: int, records: list[tuple[str, int, bytes, bytes, int]]) -> list[tuple[str, int, bytes, bytes, int]]:
+    """The same with openings of doors before and behind them, where look-ups look for them; some are out of order, a few refused."""
+    draw = random.Random(seed + 1)
+    answer = []
+    for seq, record in enumerate(records):
+        answer.append(record)
+        for _ in range(draw.choice([0, 1, 2])):
+            at_ms = record[-1] - draw.choice([0, 0, 700, 2_600, -900])
+            where = WHERE[draw.randrange(len(WHERE))]
+            value = json.dumps({"where": where, "who": f"e{draw.randrange(4)}", "at": at_ms, "seq": seq}).encode()
+            if draw.random() < 0.05:
+                value = b"{"
+            answer.append((OPENINGS, partition_of(where.encode(), PARTITIONS), where.encode(), value, record[-1]))
     return answer

@@ -23,8 +23,8 @@ import greenlet
 
 from headrace.assembly import Executors, Ports, assemble
 from headrace.clock import ManualClock
+from headrace.consume.aligned_source import Pace
 from headrace.consume.facts import Facts
-from headrace.consume.record_source import RecordSource
 from headrace.crashes import Attempt, condemned_offsets
 from headrace.decode.decoder import Decoded
 from headrace.definition import App
@@ -40,7 +40,18 @@ from headrace.timeline import Timeline
 from headrace.types import Position, Record, RecordBatch, TopicPartition
 from tests.audit import Audit
 from tests.simulation.schedule import Burst
-from tests.simulation.visits import PARTITIONS, POISON, POISON_AT_HOP, PREDICTIONS, REMEMBERED_MS, START_MS, TOPIC, SumModel, make_records
+from tests.simulation.visits import (
+    PARTITIONS,
+    POISON,
+    POISON_AT_HOP,
+    PREDICTIONS,
+    REMEMBERED_MS,
+    START_MS,
+    TOPIC,
+    SumModel,
+    make_records,
+    with_openings,
+)
 from tests.simulation.visits import app as one_stage
 
 SLOTS = 3
@@ -210,8 +221,10 @@ class World:
         self._seed, self._draw = seed, random.Random(seed)
         self._started = 0
         self._coming = make_records(seed, count)
+        if len(app.sources) > 1:
+            self._coming = with_openings(seed, self._coming)
         self.partitions = [TopicPartition(reads.topic, number) for reads in app.inputs for number in range(PARTITIONS)]
-        self.source_partitions = self.partitions[:PARTITIONS]
+        self.source_partitions = [TopicPartition(source.topic, number) for source in app.sources for number in range(PARTITIONS)]
         group = self.log.group(app.name)
         for partition in self.partitions:
             group.offsets[partition] = Position(offset=0, watermark_ms=None)
@@ -231,10 +244,10 @@ class World:
         return process
 
     def assemble(self, process: Process) -> Loop:
-        """The real loop on this world's ports. In three of four worlds partitions that feed a hop do not keep pace: looking at those of
-        others would take most of the steps there are.
+        """The real loop on this world's ports. In three of four worlds partitions do not keep pace: looking at those of others would take
+        most of the steps there are.
         """
-        pace = nullcontext() if self._seed % 4 == 3 else patch("headrace.assembly.aligned", _as_it_is)
+        pace = nullcontext() if self._seed % 4 == 3 else patch("headrace.assembly.rules_of", _no_rules)
         with pace:
             return self._assembled(process)
 
@@ -367,10 +380,10 @@ class World:
 
     def _produce(self, count: int) -> None:
         """The next records arrive: the log is never all there, so that there is always something to do."""
-        for number, key, value, timestamp_ms in self._coming[:count]:
-            offset = self.log.append(TOPIC, number, key, value, None, timestamp_ms)
-            self.produced[self.source_partitions[number]].append(
-                Record(topic=TOPIC, partition=number, offset=offset, timestamp_ms=timestamp_ms, key=key, value=value, headers=[])
+        for topic, number, key, value, timestamp_ms in self._coming[:count]:
+            offset = self.log.append(topic, number, key, value, None, timestamp_ms)
+            self.produced[TopicPartition(topic, number)].append(
+                Record(topic=topic, partition=number, offset=offset, timestamp_ms=timestamp_ms, key=key, value=value, headers=[])
             )
         del self._coming[:count]
 
@@ -612,8 +625,8 @@ class World:
         return [record for number in range(PARTITIONS) for record in self.log.read(TopicPartition(topic, number))]
 
 
-def _as_it_is(_: App, ports: Ports, *__: Any, **___: Any) -> RecordSource:
-    return ports.source
+def _no_rules(*_: Any, **__: Any) -> dict[str, Pace]:
+    return {}
 
 
 def _nothing(*_: Any) -> None:

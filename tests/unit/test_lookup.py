@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.errors import LookupRefused, StoreRefused, TransientError
+from headrace.features.finder import AT_ONCE
 from headrace.features.memory_store import MemoryStore
-from headrace.features.state_store import Looked
-from headrace.lookup import AT_ONCE, FeatureLookups
+from headrace.features.state_store import Ask, Looked
+from headrace.lookup import FeatureLookups
 from headrace.partitioner import partition_of
 from headrace.types import PartitionWrite, TopicPartition, ViewWrite
 from tests.unit.paying import APP, LAST, NOON_MS, SECOND_MS, TOPIC, Cards, bare
@@ -240,15 +241,16 @@ def test_partitions_that_were_added() -> None:
 class Restless(MemoryStore):
     """A store in which the number of partitions is another one each time."""
 
-    def look(self, topic: str, view: str, keys: Mapping[int, Sequence[bytes]]) -> Looked:
+    def look(self, asked: Sequence[Ask]) -> list[Looked]:
         """One more than the last time."""
-        self.set_partitions(topic, 1 + self._partitions.get(topic, 0))
-        return super().look(topic, view, keys)
+        for ask in asked:
+            self.set_partitions(ask.topic, 1 + self._partitions.get(ask.topic, 0))
+        return super().look(asked)
 
 
 def test_a_number_that_never_stays() -> None:
     """A number of partitions that changes under every look-up is a TransientError, not an endless loop."""
-    with pytest.raises(TransientError, match="changes again and again"):
+    with pytest.raises(TransientError, match="change again and again"):
         FeatureLookups(APP, Restless(), now_ms=lambda: NOON_MS).get("spending", "a")
 
 

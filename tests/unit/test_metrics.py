@@ -54,8 +54,10 @@ def test_a_batch_is_counted(metrics: Metrics) -> None:
             refused={Reason.BAD_KEY: 3},
             predictions={"late_arrival": 5, "shadow": 4},
             passed_on={"by-origin": 5},
+            looked_up={("airport", "fresh"): 4, ("airport", "stale"): 1},
         )
     assert value(metrics, "headrace_events_total", topic="flights") == 10
+    assert value(metrics, "headrace_look_ups_total", view="airport", mark="stale") == 2
     assert value(metrics, "headrace_late_events_total", topic="flights") == 4
     assert value(metrics, "headrace_unknown_fields_total", topic="flights") == 2
     assert value(metrics, "headrace_dead_letters_total", topic="flights", reason="BAD_KEY") == 6

@@ -121,7 +121,7 @@ class Filling:
             committed = stable_position(self._app, self._subject, self._name)
             plan = _plan(self._subject, reader, self._name, self._views, committed, heads)
             topic_id = self._subject.topic_id(self._name.topic)
-            if plan.resets and self._store.reset(self._name, plan.resets, self._owner, topic_id) is not ApplyResult.OK:
+            if plan.resets and self._reset(plan, topic_id) is not ApplyResult.OK:
                 return False
             self._states.start(self._name, plan.starts, plan.watermark_ms, empty=len(plan.resets) == len(self._views))
             self._ends = dict(plan.starts)
@@ -132,6 +132,9 @@ class Filling:
                 position, committed = committed.offset, stable_position(self._app, self._subject, self._name)
                 if committed.offset - position <= NEAR:
                     return True
+
+    def _reset(self, plan: Plan, topic_id: str) -> ApplyResult:
+        return self._store.reset(self._name, plan.resets, self._owner, topic_id, plan.live_from)
 
     def _fold(self, reader: RecordReader, start: int, end: int, first: int) -> bool:
         """Fold one stretch of the log and write what comes of it."""

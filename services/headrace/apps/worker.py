@@ -101,6 +101,7 @@ class Worker:
             topics=[reads.topic for reads in app.inputs],
             models=[model.name for model in self._models.values()],
             hops=[hop.topic for hop in app.hops],
+            looked_up=[view.name for one in app.pipelines if one.look_up is not None for view in one.look_up.views],
         )
         self._late = {reads.topic: LateShare(reads.topic, reads.lateness_ms) for reads in app.inputs}
         self._health = Health(clock.monotonic_ns)
@@ -348,6 +349,7 @@ class Worker:
                 refused=refused,
                 predictions=tally.scored,
                 passed_on=tally.passed_on,
+                looked_up=tally.looked_up,
             )
             if tally.scored or not tally.passed_on:  # what is passed on has not come to its end
                 self._metrics.committed(tally.timestamps_ms, now_ms)

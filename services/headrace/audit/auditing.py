@@ -7,6 +7,8 @@
 The kernel takes no part in it, nor does the state in the store. What is shared with the worker is the decoder. Both sides are read as
 streams, and a partition that is far ahead of the other side waits, so memory is that of the sample.
 
+What is looked up in views of other sources is compared behind that (`look_ups.py`).
+
 An audit may be asked again (`more`): it goes on where it stood.
 
 Limits: predictions of other definitions (another fingerprint), and of events whose windows reach below the log's beginning, are counted
@@ -26,6 +28,7 @@ import numpy as np
 from headrace.audit.diagnosis import Cases, Diagnosis
 from headrace.audit.findings import MOST_SHOWN, Difference, Findings, PipelineFindings
 from headrace.audit.history import History, Life, Occurrence, Served, in_sample, same, told, vector
+from headrace.audit.look_ups import LookUpAudit, of_stage
 from headrace.audit.wanted import Wanted, wanted_at, wanted_before
 from headrace.consume.record_reader import RecordFeed
 from headrace.crashes import rows_at
@@ -99,15 +102,19 @@ class Audit:
         self._app, self._subject, self._share, self._told = app, subject, share, told
         self.findings = Findings(share=share)
         self._joins: list[_Join] = []
+        self._look_ups: list[LookUpAudit] = []
         for stage in app.stages:
-            pipeline, last = stage.pipeline, stage.passes_on is None
+            pipeline, last = stage.pipeline, stage.scores
             if not pipeline.publish_features:
                 self.findings.not_audited[pipeline.name] = "its predictions carry no features (publish_features=False)"
-            elif stage.views or last:
+                continue
+            self._look_ups += of_stage(app, subject, stage, share)
+            if not stage.keeps_only and (stage.views or last):
                 name = pipeline.name if last else f"{pipeline.name} by {stage.reads.key}"
                 wanted = wanted_at(stage.views, pipeline if last else None)
                 found = self.findings.pipelines[name] = PipelineFindings(features=[one.name for one in wanted])
                 self._joins.append(_Join(pipeline=pipeline, name=name, reads=stage.reads, last=last, wanted=wanted, findings=found))
+        self.findings.pipelines |= {look_ups.name: look_ups.findings for look_ups in self._look_ups}
         if not self._joins:
             raise DefinitionError(f"{app!r}: no pipeline publishes its features, so there is nothing to audit; set publish_features=True")
         sources = {join.reads.topic: join.reads for join in self._joins}
@@ -168,6 +175,10 @@ class Audit:
             self._without_source(join, scope)
             if not join.last:
                 self._give_up_what_waited(join)
+        for look_ups in self._look_ups:
+            look_ups.more(scope)
+            self.findings.differences += look_ups.differences
+            look_ups.differences.clear()
         self._explain()
         for history in self._histories.values():
             history.sweep()

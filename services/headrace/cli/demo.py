@@ -58,11 +58,13 @@ def train(
 
     from headrace.clock import SystemClock
     from headrace.demo import closing
+    from headrace.demo.boarding import BARE_MODEL
+    from headrace.demo.boarding import MODEL as BOARDING_MODEL
     from headrace.demo.events import read_departures
     from headrace.demo.flights import ALONE_MODEL, MODEL, aircraft_alone
     from headrace.demo.report import judge
     from headrace.demo.screen import Stage
-    from headrace.demo.train import alone, frame_of, train, train_alone
+    from headrace.demo.train import alone, frame_of, train, train_alone, train_boarding
     from headrace.predict.onnx_model import OnnxModel
 
     console = Console()
@@ -76,8 +78,11 @@ def train(
     with stage.phase("training", "training") as say:
         content, compared = train(frame, departures), train_alone(frame, departures)
         say(f"models of {len(content):,} and {len(compared):,} bytes")
+    with stage.phase("boarding", "training what scores boardings") as say:
+        boarding, bare = train_boarding(departures)
+        say(f"models of {len(boarding):,} and {len(bare):,} bytes")
     folder = to or MODEL.parent
-    for path, found in ((MODEL, content), (ALONE_MODEL, compared)):
+    for path, found in ((MODEL, content), (ALONE_MODEL, compared), (BOARDING_MODEL, boarding), (BARE_MODEL, bare)):
         (folder / path.name).write_bytes(found)
     model, other = OnnxModel.load(content, frame.names), OnnxModel.load(compared, aircraft_alone.feature_names)
     scores = other.score(alone(frame.values, frame.names)).scores

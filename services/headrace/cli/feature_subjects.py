@@ -183,9 +183,9 @@ def uses(app: App, name: str) -> list[Form]:
     """Everything that `name` stands for, and for each what depends on it. Raises `DefinitionError` for a name of nothing."""
     found = [_use_of_subject(app, one) for one in meant(subjects(app), name)]
     for source in app.sources:
-        views = app.views_of(source)
+        views = _views_of(app, source)
         if name == source.topic:
-            pipelines = app.pipelines_of(source)
+            pipelines = [one for one in app.pipelines if one.source is source or any(view in views for view in one.views)]
             found.append(_use(f"topic of {source.event.__name__}", name, [view.name for view in views], pipelines))
         if name in source.kinds:
             found.append(_use_of_field(app, source, name))
@@ -216,21 +216,29 @@ def _use_of_subject(app: App, subject: Subject) -> Form:
 
 
 def _use_of_field(app: App, source: Source, name: str) -> Form:
-    """Keys and event times decide about every feature of a source; other fields about those that read them."""
+    """Entities and event times decide about every feature of a view; other fields about those that read them."""
     role = {source.key: ", the entity key", source.time: ", the event time"}.get(name, "")
     features, pipelines = [], []
-    for view in app.views_of(source):
-        reading = [f"{view.name}.{one.name}" for one in view.features if role or name in fields_of(view, one)]
+    for view in _views_of(app, source):
+        decides = name in {view.entity, source.key, source.time}
+        reading = [f"{view.name}.{one.name}" for one in view.features if decides or name in fields_of(view, one)]
         features.extend(reading)
         pipelines.extend(users(app, view) if reading else [])
-    for pipeline in app.pipelines_of(source):
+    for pipeline in (one for one in app.pipelines if one.source is source):
         reading = [f"{pipeline.name}.{one}" for one, expression in pipeline.event_features if name in expression.fields()]
-        features.extend(reading)
+        looked_up = () if pipeline.look_up is None else pipeline.look_up.views
+        reading += [f"{view.name}.{one}" for view in looked_up if view.entity == name for one in view.feature_names]
+        features.extend(one for one in reading if one not in features)
         joins = pipeline.outcomes is not None and pipeline.outcomes.join == name
         pipelines.extend([pipeline] if reading or joins else [])
     return _use(
         f"field of {source.event.__name__} on {source.topic}{role}", name, features, [one for one in app.pipelines if one in pipelines]
     )
+
+
+def _views_of(app: App, source: Source) -> list[FeatureView]:
+    """The views that are made of a source's events, wherever they are kept."""
+    return [view for view in app.views if view.source.topic == source.topic]
 
 
 def span(length_ms: int) -> str | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headrace.cli.output import Output
-from headrace.duration import duration_ms
+from headrace.duration import duration_ms, duration_text
 
 if TYPE_CHECKING:
     from headrace.apps.cluster import Cluster, Start
@@ -98,6 +98,12 @@ def show(definition: App, wanted: Changes, retention: str, output: Output, *, fi
                 f"      filled from {fills[view.name]:,} events of the log, some {fills[view.name] / EVENTS_A_SECOND:,.0f} s at "
                 f"{EVENTS_A_SECOND:,} a second: after `headrace apply`, `headrace state fill` does it beside the workers at work"
             )
+    for pipeline in definition.pipelines:
+        if pipeline.look_up is not None:
+            looked = pipeline.look_up
+            waits = f", waits for that up to {duration_text(looked.wait_ms)}" if looked.wait_ms else ""
+            names = ", ".join(view.name for view in looked.views)
+            typer.echo(f"    pipeline {pipeline.name} looks up {names}: stale after {duration_text(looked.stale_after_ms)}{waits}")
     for gone in (one for one in wanted.views if one.what == "gone"):
         typer.echo(f"  - view {gone.name}: its state stays in the store until `headrace state prune` removes it")
     if wanted.offsets:

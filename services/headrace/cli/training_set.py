@@ -15,6 +15,7 @@ from headrace.cli.output import Output
 if TYPE_CHECKING:
     from headrace.definition import App
     from headrace.training import Topics
+    from headrace.training.served import ServedSkew
     from headrace.training.skew import Skew
 
 app = typer.Typer(help="Make the rows a model is trained on.", add_completion=False, rich_markup_mode=None)
@@ -35,7 +36,12 @@ def training_set(
     app_reference: Annotated[str, typer.Option("--app", help="The app, as module:attribute.")],
     to: Annotated[Path, typer.Option(help="The Parquet file to write; with --engine spark, a new folder of Parquet files.")],
     pipeline: Annotated[str | None, typer.Option(help="Which pipeline, if the app has several.")] = None,
-    events: Annotated[str | None, typer.Option(help="Events: a Parquet or CSV file, a folder, or a glob.")] = None,
+    events: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Events: a Parquet or CSV file, a folder, or a glob; of a pipeline that looks others up, TOPIC=PATH for each source."
+        ),
+    ] = None,
     from_topics: Annotated[
         bool, typer.Option("--from-topics", help="Events (and outcomes) from the app's topics; with --events, compared with that.")
     ] = False,
@@ -71,6 +77,7 @@ def training_set(
     from headrace.cli.training_spark import on_spark, only_process, spark_settings
     from headrace.training import training_frame
     from headrace.training.building import chosen_pipeline
+    from headrace.training.served import served_skew
     from headrace.training.skew import skew
 
     ways = [events is not None, from_topics, bool(log)]
@@ -78,10 +85,18 @@ def training_set(
         raise typer.BadParameter("say where events come from: --events PATH, --from-topics, or --log PATH", param_hint="--events")
     definition = load_app(app_reference)
     chosen = chosen_pipeline(definition, pipeline)
+    tables = None if events is None else tables_of(events)
     if engine is Engine.SPARK:
-        only_process({"--from-topics": from_topics, "--at": at is not None})
+        only_process({"--from-topics": from_topics, "--at": at is not None, "--events TOPIC=PATH": isinstance(tables, dict)})
         settings = spark_settings(spark_conf or [])
-        made = on_spark(definition, chosen.name, archived(log) if log else events, to, (labels, label_time), (spark_master, settings))
+        made = on_spark(
+            definition,
+            chosen.name,
+            archived(log) if log else tables if isinstance(tables, str) else None,
+            to,
+            (labels, label_time),
+            (spark_master, settings),
+        )
         typer.echo(as_json(*made, None) if output is Output.JSON else as_text(*made, None))
         return
     if spark_master is not None or spark_conf:
@@ -89,24 +104,36 @@ def training_set(
     topics = archived(log) if log else topics_of(config) if from_topics else None
     known = labels if labels is not None or topics is None else outcomes_there(definition, chosen.name, topics)
     meter = RecordMeter()
-    differences = None
+    differences, served = None, None
     try:
         frame = training_frame(
             definition,
-            events=topics or events,
+            events=topics or tables,
             labels=known,
             at=at,
             pipeline=chosen.name,
             label_time=label_time,
             told=meter.show,
         )
-        if topics is not None and events is not None and at is None:
-            differences = skew(frame, training_frame(definition, events=events, pipeline=chosen.name, told=meter.show))
+        if topics is not None and tables is not None and at is None:
+            differences = skew(frame, training_frame(definition, events=tables, pipeline=chosen.name, told=meter.show))
+        if from_topics and topics is not None and chosen.look_up is not None and at is None:
+            served = served_skew(chosen, topics, frame)
     finally:
         meter.done()
     frame.to_parquet(to)
     made = frame.lineage, to, meter.seconds
-    typer.echo(as_json(*made, differences) if output is Output.JSON else as_text(*made, differences))
+    typer.echo(as_json(*made, differences, served) if output is Output.JSON else as_text(*made, differences, served))
+
+
+def tables_of(given: list[str]) -> str | dict[str, str]:
+    """The tables that --events names: one, or one for each topic."""
+    named = dict(one.partition("=")[::2] for one in given if _OF_A_TOPIC.match(one))
+    if not named and len(given) == 1:
+        return given[0]
+    if len(named) < len(given):
+        raise typer.BadParameter("give one PATH, or TOPIC=PATH for each source", param_hint="--events")
+    return named
 
 
 def archived(given: list[str]) -> Topics:
@@ -147,7 +174,7 @@ def outcomes_there(definition: App, pipeline: str, topics: Topics) -> Topics | N
         return topics if reader.exists(outcomes.topic) else None
 
 
-def as_text(lineage: dict[str, Any], to: Path, seconds: float, differences: Skew | None) -> str:
+def as_text(lineage: dict[str, Any], to: Path, seconds: float, differences: Skew | None, served: ServedSkew | None = None) -> str:
     """For people: what was written and what was left out."""
     lines = [
         f"{lineage['rows']:,} rows of {len(lineage['features'])} features in {seconds:.1f} s: {to}",
@@ -176,10 +203,21 @@ def as_text(lineage: dict[str, Any], to: Path, seconds: float, differences: Skew
             f"  files        {differences.differing:,} of {differences.rows:,} rows differ from those of the topics by more than 1e-9; "
             f"{differences.only_one:,} are missing in the files, {differences.only_other:,} in the topics"
         )
+    if served is not None:
+        lines.append(
+            f"  served       {served.differing:,} of {served.rows:,} rows differ from what was looked up when they were scored; of these "
+            f"{served.stale:,} were marked stale, {served.ahead:,} ahead"
+        )
     return "\n".join(lines)
 
 
-def as_json(lineage: dict[str, Any], to: Path, seconds: float, differences: Skew | None) -> str:
+def as_json(lineage: dict[str, Any], to: Path, seconds: float, differences: Skew | None, served: ServedSkew | None = None) -> str:
     """For programs."""
-    told = {"to": str(to), "seconds": round(seconds, 3), "files": None if differences is None else differences.counts(), **lineage}
+    told = {
+        "to": str(to),
+        "seconds": round(seconds, 3),
+        "files": None if differences is None else differences.counts(),
+        "served": None if served is None else served.counts(),
+        **lineage,
+    }
     return json.dumps(told, indent=2)

@@ -1,14 +1,17 @@
-"""A source whose partitions keep pace with one another in event time, where they meet again behind a hop.
+"""A source whose partitions keep pace with one another in event time, where they meet again.
 
 Whoever reads a hop sees the events of many partitions as one log. If one of those were days ahead, which happens whenever there is a
-backlog, the entities of the next stage would live on different days at once. So records of a partition that feeds a hop wait here until
-they are no more than a *slack* (half the lateness) ahead of the slowest partition, and come out in the order of event time:
+backlog, the entities of the next stage would live on different days at once. The same is true of two topics one of which is scored by what
+is looked up of the other. So records of a partition wait here until they are no more than a *slack* ahead of the slowest partition of all
+topics they keep pace with, and come out in the order of event time:
 
-    inner source --> held, by partition --> those within the slack of the slowest, oldest first --> the loop
+    inner source --> held, by partition --> those within the slack of the slowest, oldest first --> those that are due --> the loop
 
 A partition that is at its end is *idle* and holds nobody up. The partitions of other workers count as well: how far they are is told by
 their committed offsets and the event at that offset, asked for in an executor, only as often as records here wait for it. One that has not
 moved for `STILL_MS` counts as idle: its worker is gone, or has given it up.
+
+Of a topic that waits for something else (`Waits`) a record that is within the slack waits until that is there, or its time is over.
 
 What is held was read and is not given out yet, so a revocation, a new position or an error simply drops it. A partition of which much is
 held is paused. The order in which a hop receives events changes no promise: its log is what it is. Limit: an event far ahead of all others
@@ -17,26 +20,55 @@ held is paused. The order in which a hop receives events changes no promise: its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
+from headrace.consume.held_records import NOBODY, HeldRecords
 from headrace.consume.record_reader import RecordReader
 from headrace.consume.record_source import GroupMetadata, RebalanceListener, RecordSource
 from headrace.errors import TransientError
 from headrace.executor import Executor, Outcome
-from headrace.types import NO_WATERMARK_MS, Drain, Int64s, LogRange, Position, RecordBatch, TopicPartition
+from headrace.types import NO_WATERMARK_MS, Bools, Drain, Int64s, LogRange, Position, RecordBatch, TopicPartition
 
 STILL_MS = 30_000
 """A partition of another worker that stood for so long holds nobody up."""
+WAIT_MS = 5
+"""How soon it is looked again for what is waited for."""
 LOOK_MS, LOOK_AGAIN_MS = 100, 5_000
 """How soon the partitions of others are looked at again, when something waits for them and when nothing does."""
 
 TimesOf = Callable[[RecordBatch], Int64s]
 """The event time of each record; `NO_WATERMARK_MS` where there is none."""
-NOBODY = np.iinfo(np.int64).max
+
+
+class Waits(Protocol):
+    """What the records of a topic wait for, beside the others: nothing of it may raise."""
+
+    @property
+    def wait_ms(self) -> int:
+        """How long they do, at most."""
+
+    def wants(self, batch: RecordBatch) -> Int64s:
+        """What each record waits for, a row each, in whatever form `there` understands."""
+
+    def there(self, wants: Int64s, passed: Bools) -> Bools:
+        """For each of these rows whether it is there, or will not come: `passed` says that everybody else has come past the record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """The rule for the records of a topic."""
+
+    times_of: TimesOf
+    group: str
+    """Topics of one group keep pace with one another."""
+    slack_ms: int | None
+    """How far ahead of the slowest they may be; None: they keep pace with nobody."""
+    waits: Waits | None = None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -64,15 +96,13 @@ class _Other:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Topic:
-    """A topic that feeds a hop."""
+    """A topic whose records are held, and those it keeps pace with, itself among them."""
 
     name: str
-    slack_ms: int
-    times_of: TimesOf
+    rule: Pace
+    group: list[_Topic]
     parts: dict[int, _Part] = field(default_factory=dict)
-    held: RecordBatch | None = None
-    marks_ms: Int64s = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    """Of each record that is held, the largest event time of its partition up to it."""
+    held: HeldRecords = field(default_factory=HeldRecords)
     others: dict[int, _Other] = field(default_factory=dict)
     blind: bool = False
     """Whether of some of the others nothing is known yet."""
@@ -81,7 +111,7 @@ class _Topic:
 
     def take(self, batch: RecordBatch) -> None:
         """Hold more records."""
-        times = self.times_of(batch)
+        times = self.rule.times_of(batch)
         marks = np.empty(len(batch), dtype=np.int64)
         for number in np.unique(batch.partitions).tolist():
             part, rows = self.parts[number], np.flatnonzero(batch.partitions == number)
@@ -89,42 +119,69 @@ class _Topic:
             part.mark_ms, part.next_offset = int(marks[rows[-1]]), int(batch.offsets[rows[-1]]) + 1
             part.held += len(rows)
             part.idle, part.end = False, None
-        self.held = batch if self.held is None else joined(self.held, batch)
-        self.marks_ms = np.concatenate((self.marks_ms, marks))
+        self.held.add(batch, marks, None if self.rule.waits is None else self.rule.waits.wants(batch))
 
     def drop(self, number: int) -> None:
         """Forget a partition and what is held of it."""
         part = self.parts.pop(number, None)
-        if part is not None and part.held and self.held is not None:
-            kept = np.flatnonzero(self.held.partitions != number)
-            self._keep(kept)
+        if part is not None and part.held:
+            self.held.drop(number)
 
-    def give(self, most: int) -> RecordBatch | None:
+    def give(self, most: int, now_ms: int) -> RecordBatch | None:
         """The records that need not wait, oldest first."""
-        if self.held is None:
-            return None
-        ready = np.flatnonzero(self.marks_ms <= self.bound_ms())
-        ready = ready[np.argsort(self.marks_ms[ready], kind="stable")][:most]
+        ready = self._due(self.ready(), now_ms)
+        ready = ready[np.argsort(self.held.marks_ms[ready], kind="stable")][:most]
         if not len(ready):
             return None
-        given = self.held if len(ready) == len(self.held) and (np.diff(ready) == 1).all() else self.held.select(ready)
+        given = self.held.take(ready)
         for number, count in zip(*np.unique(given.partitions, return_counts=True), strict=True):
             self.parts[int(number)].held -= int(count)
-        self._keep(np.delete(np.arange(len(self.held)), ready))
         return given
+
+    def ready(self) -> Int64s:
+        """The places of the records that are not ahead of others."""
+        return np.flatnonzero(self.held.marks_ms <= self.bound_ms()) if len(self.held) else np.empty(0, dtype=np.int64)
 
     def bound_ms(self) -> int:
         """The largest event time that may be given out now."""
-        here = [part.mark_ms for part in self.parts.values() if not part.idle or part.held]
-        there = [other.frontier_ms for other in self.others.values() if other.frontier_ms is not None]
-        if self.blind:
+        if self.rule.slack_ms is None:
+            return NOBODY
+        if any(topic.blind for topic in self.group):
             return NO_WATERMARK_MS
-        slowest = min((*here, *there), default=NOBODY)
-        return slowest if slowest == NOBODY else slowest + self.slack_ms
+        slowest = min((front for topic in self.group for front in topic.fronts_ms()), default=NOBODY)
+        return slowest if slowest == NOBODY else slowest + self.rule.slack_ms
 
-    def _keep(self, rows: Int64s) -> None:
-        self.held = None if self.held is None or not len(rows) else self.held.select(rows)
-        self.marks_ms = self.marks_ms[rows]
+    def fronts_ms(self) -> Iterator[int]:
+        """How far those of its partitions are that do not idle. What waits for something else is not behind us before it is given out."""
+        waits = self.rule.waits is not None
+        yield from (part.mark_ms for part in self.parts.values() if (not part.idle or part.held) and not (waits and part.held))
+        yield from self.held.firsts_ms() if waits else ()
+        yield from (other.frontier_ms for other in self.others.values() if other.frontier_ms is not None)
+
+    def _others_ms(self) -> int:
+        """How far the slowest of the other topics is; those that have nothing to give are nowhere."""
+        if any(topic.blind for topic in self.group):
+            return NO_WATERMARK_MS
+        return min((front for topic in self.group if topic is not self for front in topic.fronts_ms()), default=NO_WATERMARK_MS)
+
+    def waiting(self) -> bool:
+        """Whether anything held waits for something else than for others."""
+        return self.held.wants is not None and bool((self.held.since_ms < NOBODY).any())
+
+    def _due(self, ready: Int64s, now_ms: int) -> Int64s:
+        """Those of these places that have what they want, or have waited long enough, and so has all before them in their partition."""
+        held, waits = self.held, self.rule.waits
+        if waits is None or held.wants is None or not len(ready):
+            return ready
+        held.since_ms[ready] = np.minimum(held.since_ms[ready], now_ms)
+        waiting = ready[now_ms - held.since_ms[ready] < waits.wait_ms]
+        waiting = waiting[~waits.there(held.wants[waiting], held.marks_ms[waiting] < self._others_ms())]
+        if not len(waiting):
+            return ready
+        held_up, firsts = np.unique(held.partitions[waiting], return_index=True)
+        first = np.full(int(held.partitions.max()) + 1, NOBODY, dtype=np.int64)
+        first[held_up] = waiting[firsts]
+        return ready[ready < first[held.partitions[ready]]]
 
 
 class AlignedSource:
@@ -134,16 +191,18 @@ class AlignedSource:
         self,
         inner: RecordSource,
         *,
-        slack_ms: Mapping[str, int],
-        times_of: Mapping[str, TimesOf],
+        rules: Mapping[str, Pace],
         reader: Callable[[], RecordReader],
         executor: Executor,
         now_ms: Callable[[], int],
         most_held: int,
     ) -> None:
-        """`slack_ms` and `times_of`: by topic that feeds a hop; `most_held`: how many records of a partition wait before it is paused."""
+        """`rules`: by topic; `most_held`: how many records of a partition wait before it is paused."""
         self._inner, self._reader, self._executor, self._now_ms, self._most_held = inner, reader, executor, now_ms, most_held
-        self._topics = {name: _Topic(name=name, slack_ms=slack, times_of=times_of[name]) for name, slack in slack_ms.items()}
+        groups: dict[str, list[_Topic]] = {rule.group: [] for rule in rules.values()}
+        self._topics = {name: _Topic(name=name, rule=rule, group=groups[rule.group]) for name, rule in rules.items()}
+        for topic in self._topics.values():
+            topic.group.append(topic)
         self._listener: RebalanceListener | None = None
 
     def start(self, topics: Sequence[str], listener: RebalanceListener) -> None:
@@ -152,9 +211,12 @@ class AlignedSource:
         self._inner.start(topics, self)
 
     def poll(self, max_records: int, timeout_ms: int) -> Drain:
-        """What the source beneath has, of the topics that feed hops no more than may be given out."""
-        ready = any(topic.held is not None and (topic.marks_ms <= topic.bound_ms()).any() for topic in self._topics.values())
-        drain = self._inner.poll(max_records, 0 if ready else timeout_ms)
+        """What the source beneath has, of the topics with rules no more than may be given out."""
+        if any(topic.waiting() for topic in self._topics.values()):
+            timeout_ms = min(timeout_ms, WAIT_MS)
+        elif any(len(topic.ready()) for topic in self._topics.values()):
+            timeout_ms = 0
+        drain = self._inner.poll(max_records, timeout_ms)
         for name in drain.broken:
             self._forget(name)
         passed: list[RecordBatch] = []
@@ -168,7 +230,7 @@ class AlignedSource:
         room = max(1, max_records - sum(map(len, passed)))
         for topic in self._topics.values():
             self._look_at_others(topic)
-            given = topic.give(room)
+            given = topic.give(room, self._now_ms())
             if given is not None:
                 passed.append(given)
             self._tell_ends(topic, drain)
@@ -283,14 +345,16 @@ class AlignedSource:
             look, topic.look = topic.look, None
             with suppress(TransientError):  # those who wait go on waiting, and it is asked again
                 topic.others = look.result()
-        if topic.held is None:
+        if topic.rule.slack_ms is None or not any(len(one.held) for one in topic.group):
             return
         wanted = [number for number in range(self._inner.partitions(topic.name)) if number not in topic.parts]
         topic.others = {number: other for number, other in topic.others.items() if number in wanted}
         topic.blind = len(topic.others) < len(wanted)
         if topic.look is not None:
             return
-        waits = topic.blind or bool((topic.marks_ms > topic.bound_ms() - topic.slack_ms // 2).any())
+        waits = topic.blind or any(
+            bool((one.held.marks_ms > one.bound_ms() - (one.rule.slack_ms or 0) // 2).any()) for one in topic.group if len(one.held)
+        )
         now_ms = self._now_ms()
         if wanted and (topic.looked_ms is None or now_ms - topic.looked_ms >= (LOOK_MS if waits else LOOK_AGAIN_MS)):
             topic.looked_ms = now_ms
@@ -334,19 +398,6 @@ class AlignedSource:
                 if first is None:  # nothing but the markers of transactions
                     other.frontier_ms = None
                 elif other.frontier_ms is not None:
-                    other.frontier_ms = max(other.frontier_ms, int(topic.times_of(first)[0]))
+                    other.frontier_ms = max(other.frontier_ms, int(topic.rule.times_of(first)[0]))
         finally:
             reader.close()
-
-
-def joined(first: RecordBatch, then: RecordBatch) -> RecordBatch:
-    """The records of both, in this order."""
-    return RecordBatch(
-        topic=first.topic,
-        partitions=np.concatenate((first.partitions, then.partitions)),
-        offsets=np.concatenate((first.offsets, then.offsets)),
-        timestamps_ms=np.concatenate((first.timestamps_ms, then.timestamps_ms)),
-        keys=first.keys + then.keys,
-        values=first.values + then.values,
-        headers=first.headers + then.headers,
-    )

@@ -29,10 +29,9 @@ from headrace.decode.json_text import malformed, suspects
 from headrace.decode.wire import error_text, struct_of
 from headrace.errors import DefinitionError
 from headrace.source import Source
-from headrace.types import Bools, DeadLetter, EventBatch, Headers, Int64s, Reason, RecordBatch
+from headrace.types import MAX_KEY_BYTES, Bools, DeadLetter, EventBatch, Headers, Int64s, Reason, RecordBatch
 
 MAX_VALUE_BYTES = 1_048_576
-MAX_KEY_BYTES = 256
 EARLIEST_MS = 946_684_800_000
 """2000-01-01T00:00:00Z, the first event time that is believed."""
 LATEST_MS = 4_102_444_800_000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -9,6 +11,9 @@ from rich.text import Text
 
 from headrace.demo.events import LATE_MINUTES
 from headrace.demo.report import MODEL, Judged, Report
+
+if TYPE_CHECKING:
+    from headrace.demo.boarding_replay import Boarded
 
 BAR = 20
 LEAST_SHOWN = 0.05
@@ -22,6 +27,8 @@ def show(report: Report, console: Console) -> None:
     _times(report, console)
     if report.judged is not None:
         show_judged(report.judged, f"{report.model['name']} version {report.model['version']}", console)
+    if report.boarded is not None:
+        _boarded(report.boarded, console)
     failures = report.failures()
     for failure in failures:
         console.print(Text.assemble(("NOT RIGHT  ", "bold red"), failure))
@@ -87,6 +94,24 @@ def show_judged(judged: Judged, model: str, console: Console) -> None:
         )
     console.print(table)
     console.print(f"calibration error {judged.calibration_error:.2%}: said against came, weighted by flights", highlight=False)
+    console.print()
+
+
+def _boarded(boarded: Boarded, console: Console) -> None:
+    console.print(
+        Text.assemble(
+            ("Two weeks of December, said when the flight boards", "bold"),
+            f": {boarded.predictions:,} flights, scored by what departures had done to their aircraft, airport and airline up to then",
+        )
+    )
+    table = _table("predictor", "AUC")
+    table.add_row(Text("with what is looked up", style="bold"), Text(f"{boarded.auc:.4f}", style="bold"))
+    table.add_row("timetable alone", f"{boarded.auc_without:.4f}")
+    console.print(table)
+    console.print(
+        f"{boarded.stale:,} were marked stale (nothing had left for half an hour), {boarded.ahead:,} ahead; {boarded.seconds:.1f} s",
+        highlight=False,
+    )
     console.print()
 
 

@@ -14,6 +14,7 @@ from headrace.demo.planted import KINDS
 from headrace.types import Float64s, Int64s
 
 if TYPE_CHECKING:
+    from headrace.demo.boarding_replay import Boarded
     from headrace.demo.replay import Replayed  # loads the engine, which takes a second
 
 LAST_MONTH_OF_TRAINING = 6
@@ -69,6 +70,8 @@ class Report:
     model: Mapping[str, str]
     judged: Judged | None
     """None where the departures end before July."""
+    boarded: Boarded | None
+    """What came of the second application; None where the departures end before December."""
 
     def failures(self) -> list[str]:
         """What should not be; empty when all is well."""
@@ -81,14 +84,16 @@ class Report:
         found += [f"{one.kind}: {dict(one.became)}, not {one.planted} {one.expected}" for one in self.planted if not one.right]
         if self.judged is not None and not self.judged.by_predictor[MODEL].auc > self.judged.by_predictor[DELAY].auc:
             found.append("the model ranks no better than departure delay alone")
-        return found
+        return found + ([] if self.boarded is None else self.boarded.failures())
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain JSON."""
         return {**asdict(self), "ok": not self.failures(), "failures": self.failures()}
 
 
-def report(departures: Departures, replayed: Replayed, *, model: Mapping[str, str], seconds: Mapping[str, float]) -> Report:
+def report(
+    departures: Departures, replayed: Replayed, boarded: Boarded | None, *, model: Mapping[str, str], seconds: Mapping[str, float]
+) -> Report:
     """Judge a replay; `seconds` are the phases before it, by name."""
     answers = replayed.answers
     expected = {kind.name: kind.expected.value for kind in KINDS}
@@ -117,6 +122,7 @@ def report(departures: Departures, replayed: Replayed, *, model: Mapping[str, st
         },
         model=model,
         judged=judge(departures, answers.scores, replayed.alone),
+        boarded=boarded,
     )
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from headrace.clock import Clock
-from headrace.demo.events import read_departures
+from headrace.demo.events import Departures, read_departures
 from headrace.demo.planted import plant
 from headrace.demo.report import Report, report
 from headrace.demo.screen import Stage
+
+if TYPE_CHECKING:
+    from headrace.demo.boarding_replay import Boarded
 
 
 def run(stage: Stage, clock: Clock, *, bad: int, limit: int | None) -> Report:
@@ -33,7 +37,22 @@ def run(stage: Stage, clock: Clock, *, bad: int, limit: int | None) -> Report:
             say("fold ready")
         with stage.replaying(departures, len(departures) + len(planted)):
             replayed = replay.run(stage)
-        return report(departures, replayed, model=replay.model, seconds=stage.seconds)
+        boarded = _boarding(stage, clock, departures)
+        return report(departures, replayed, boarded, model=replay.model, seconds=stage.seconds)
+
+
+def _boarding(stage: Stage, clock: Clock, departures: Departures) -> Boarded | None:
+    """The second application; None where the departures end before its weeks."""
+    from headrace.demo.boarding import app, by_timetable  # noqa: PLC0415
+    from headrace.demo.boarding_replay import BoardingReplay, some_of  # noqa: PLC0415
+
+    boardings = some_of(departures)
+    if not boardings.events:
+        return None
+    with stage.phase("boarding", "scoring flights when they board, by what departures did up to then") as say:
+        boarded = BoardingReplay(app, departures, boardings, clock=clock, bare=by_timetable).run(lambda _, __: None)
+        say(f"{boarded.predictions:,} flights of two weeks of December scored when they boarded, by looking up what departures did")
+    return boarded
 
 
 @contextmanager

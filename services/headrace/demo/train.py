@@ -6,14 +6,18 @@ extra. A test trains again and compares scores with the committed file.
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.decode.decoder import Decoder
+from headrace.demo.boarding import app as boarding_app
+from headrace.demo.boarding import before_departure, boardings, by_timetable
+from headrace.demo.boarding_events import boardings_of
 from headrace.demo.events import Departures
 from headrace.demo.flights import aircraft_alone, late_arrival
 from headrace.demo.report import LAST_MONTH_OF_TRAINING
@@ -56,16 +60,45 @@ def alone(values: Float64s, names: Sequence[str]) -> Float64s:
     return values[:, [names.index(name) for name in aircraft_alone.feature_names]]
 
 
+def train_boarding(departures: Departures) -> tuple[bytes, bytes]:
+    """The stamped models of the second application: of all it looks up, and of the timetable alone. Its frame is that of
+    `hr.training_frame`, the rows in the order of the boardings.
+    """
+    from headrace.training import training_frame  # noqa: PLC0415 - it needs pyarrow
+
+    boarded = boardings_of(departures, np.arange(len(departures)))
+    events = {
+        boardings.topic: _columns(boarded.events),
+        late_arrival.source.topic: _columns([json.loads(value) for value in departures.values]),
+    }
+    frame = training_frame(boarding_app, events=events)
+    rows = boarded.rows[frame.table["_offset"].to_numpy()]
+    late, months = departures.late[rows], departures.months[rows]
+    plain = frame.values[:, [frame.names.index(name) for name in by_timetable.feature_names]]
+    return (
+        stamp(_fitted(frame.values, late, months, before_departure.name), before_departure, version=VERSION, output="probabilities"),
+        stamp(_fitted(plain, late, months, by_timetable.name), by_timetable, version=VERSION, output="probabilities"),
+    )
+
+
+def _columns(events: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [event[name] for event in events] for name in events[0]}
+
+
 def _trained(values: Float64s, departures: Departures) -> bytes:
+    return _fitted(values, departures.late, departures.months, late_arrival.name)
+
+
+def _fitted(values: Float64s, late: Float64s, months: NDArray[np.int8], name: str) -> bytes:
     import lightgbm  # noqa: PLC0415 - training is for those who have the `dev` extra
 
-    known = ~np.isnan(departures.late) & (departures.months <= LAST_MONTH_OF_TRAINING)
+    known = ~np.isnan(late) & (months <= LAST_MONTH_OF_TRAINING)
     rows: NDArray[np.float32] = values[known].astype(np.float32)
-    booster = lightgbm.train(PARAMETERS, lightgbm.Dataset(rows, departures.late[known]), num_boost_round=TREES)
-    return _onnx(booster, rows.shape[1])
+    booster = lightgbm.train(PARAMETERS, lightgbm.Dataset(rows, late[known]), num_boost_round=TREES)
+    return _onnx(booster, rows.shape[1], name)
 
 
-def _onnx(booster: lightgbm.Booster, features: int) -> bytes:
+def _onnx(booster: lightgbm.Booster, features: int, name: str) -> bytes:
     """The trees as ONNX, probabilities as a tensor [rows, 2]."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the converter warns of its own dependencies
@@ -74,7 +107,7 @@ def _onnx(booster: lightgbm.Booster, features: int) -> bytes:
 
         converted = convert_lightgbm(
             booster,
-            name=late_arrival.name,
+            name=name,
             initial_types=[("features", FloatTensorType([None, features]))],
             zipmap=False,
             target_opset=OPSET,

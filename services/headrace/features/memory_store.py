@@ -10,10 +10,10 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from headrace.errors import TransientError
-from headrace.features.state_store import ApplyResult, Claim, Looked, aside, one_owner, one_topic_id
+from headrace.features.state_store import ApplyResult, Ask, Claim, Looked, aside, one_owner, one_topic_id
 from headrace.types import PartitionWrite, StatesPage, StoredStates, TopicPartition, ViewHead, ViewWrite
 
 _SLICES = 8
@@ -25,30 +25,37 @@ def _go_on(step: str) -> None:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Cell:
+class Cell:
     """What is kept of one view of one partition; `offset` is None until a reset gave it a start."""
 
     owner: bytes | None = None
     offset: int | None = None
     watermark_ms: int | None = None
     topic_id: str | None = None
+    whole_from: int = 0
     states: dict[bytes, bytes] = field(default_factory=dict)
 
     def head(self) -> ViewHead:
+        """Where it stands."""
         return ViewHead(offset=self.offset, watermark_ms=self.watermark_ms)
 
-    def copy(self) -> _Cell:
-        return _Cell(owner=self.owner, offset=self.offset, watermark_ms=self.watermark_ms, topic_id=self.topic_id, states=dict(self.states))
+    def copy(self) -> Cell:
+        """The same, with states of its own."""
+        return replace(self, states=dict(self.states))
+
+    def looked_at(self) -> Cell:
+        """As look-ups see it."""
+        return self if self.offset is not None and self.offset >= self.whole_from else Cell()
 
 
-_Cells = dict[tuple[TopicPartition, str], _Cell]
+Cells = dict[tuple[TopicPartition, str], Cell]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """Everything a `MemoryStore` held at one instant; it may be restored any number of times."""
 
-    cells: _Cells
+    cells: Cells
     holders: dict[str, str]
     notes: dict[TopicPartition, bytes]
     partitions: dict[str, int]
@@ -66,7 +73,7 @@ class MemoryStore:
         self.pause = pause
         self.after = after
         self.away = False
-        self._cells: _Cells = {}
+        self._cells: Cells = {}
         self._holders: dict[str, str] = {}
         self._notes: dict[TopicPartition, bytes] = {}
         self._partitions: dict[str, int] = {}
@@ -78,7 +85,7 @@ class MemoryStore:
         """Make `owner` the only one whose writes are taken; says where the views stand."""
         self._enter("claim")
         with self._lock:
-            cells = {view: self._cells.setdefault((partition, view), _Cell()) for view in views}
+            cells = {view: self._cells.setdefault((partition, view), Cell()) for view in views}
             for cell in cells.values():
                 cell.owner = bytes(owner)
             answer = Claim(
@@ -93,7 +100,7 @@ class MemoryStore:
         """The states of some entities, with owner and heads of the same instant."""
         self._enter("read")
         with self._lock:
-            cells = {view: self._cells.get((partition, view)) or _Cell() for view in views}
+            cells = {view: self._cells.get((partition, view)) or Cell() for view in views}
             answer = StoredStates(
                 owner=one_owner(cell.owner for cell in cells.values()),
                 heads={view: cell.head() for view, cell in cells.items()},
@@ -106,7 +113,7 @@ class MemoryStore:
         """A slice of the entities, by the hash of their keys: so what comes and goes meanwhile moves no other out of its slice."""
         self._enter("scan")
         with self._lock:
-            states = (self._cells.get((partition, view)) or _Cell()).states
+            states = (self._cells.get((partition, view)) or Cell()).states
             keys = [key for key in states if zlib.crc32(key) % _SLICES == cursor]
             answer = StatesPage(cursor=(cursor + 1) % _SLICES, keys=keys, states=[states[key] for key in keys])
         self.after("scan")
@@ -120,7 +127,7 @@ class MemoryStore:
         self.after("apply")
         return answer
 
-    def reset(self, partition: TopicPartition, starts: Mapping[str, int], owner: bytes, topic_id: str) -> ApplyResult:
+    def reset(self, partition: TopicPartition, starts: Mapping[str, int], owner: bytes, topic_id: str, whole_from: int = 0) -> ApplyResult:
         """Drop all states of the given views and let them stand at their start offset, without a watermark. OK or FENCED."""
         self._enter("reset")
         with self._lock:
@@ -128,7 +135,7 @@ class MemoryStore:
                 answer = ApplyResult.FENCED
             else:
                 for view, start in starts.items():
-                    self._cells[partition, view] = _Cell(owner=bytes(owner), offset=start, topic_id=topic_id)
+                    self._cells[partition, view] = Cell(owner=bytes(owner), offset=start, topic_id=topic_id, whole_from=whole_from)
                 answer = ApplyResult.OK
         self.after("reset")
         return answer
@@ -175,16 +182,19 @@ class MemoryStore:
         self._reachable()
         self._partitions[topic] = partitions
 
-    def look(self, topic: str, view: str, keys: Mapping[int, Sequence[bytes]]) -> Looked:
-        """The states of some entities in partitions of a topic, with the heads of the same instant."""
+    def look(self, asked: Sequence[Ask]) -> list[Looked]:
+        """The states of some entities in partitions of topics, with the heads of the same instant."""
         self._reachable()
         with self._lock:
-            cells = {number: self._cells.get((TopicPartition(topic, number), view)) or _Cell() for number in keys}
-            return Looked(
-                partitions=self._partitions.get(topic),
-                heads={number: cell.head() for number, cell in cells.items()},
-                states={number: [cell.states.get(key) for key in keys[number]] for number, cell in cells.items()},
-            )
+            return [self._looked(ask) for ask in asked]
+
+    def _looked(self, ask: Ask) -> Looked:
+        cells = {number: (self._cells.get((TopicPartition(ask.topic, number), ask.view)) or Cell()).looked_at() for number in ask.keys}
+        return Looked(
+            partitions=self._partitions.get(ask.topic),
+            heads={number: cell.head() for number, cell in cells.items()},
+            states={number: [cell.states.get(key) for key in ask.keys[number]] for number, cell in cells.items()},
+        )
 
     def announce(self, slot: str, identity: str) -> None:
         """Write down who runs a slot, over whoever was there."""
@@ -235,18 +245,18 @@ class MemoryStore:
     def head(self, partition: TopicPartition, view: str) -> ViewHead:
         """Where one view of a partition stands: for tests and `verify`."""
         with self._lock:
-            return (self._cells.get((partition, view)) or _Cell()).head()
+            return (self._cells.get((partition, view)) or Cell()).head()
 
     def states(self, partition: TopicPartition, view: str) -> dict[bytes, bytes]:
         """A copy of all packed states of one view of a partition, by entity key: for tests and `verify`."""
         with self._lock:
-            cell = self._cells.get((partition, view)) or _Cell()
+            cell = self._cells.get((partition, view)) or Cell()
             return dict(cell.states)
 
     def forget(self, partition: TopicPartition, view: str, keys: Sequence[bytes]) -> None:
         """Delete states behind everybody's back, as a hand in the store would: for tests."""
         with self._lock:
-            cell = self._cells.get((partition, view)) or _Cell()
+            cell = self._cells.get((partition, view)) or Cell()
             for key in keys:
                 cell.states.pop(key, None)
 

@@ -7,15 +7,17 @@ bit. Only `last` and `seconds_since_last` differ by one event: a look-up scores 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
 from headrace.errors import LookupRefused
+from headrace.features.rewind import rewind
 from headrace.features.rows import EntityRows
 from headrace.features.tables import Events
 from headrace.features.view import FeatureView
-from headrace.types import Float64s, Int64s
+from headrace.types import Bools, Float64s, Int64s
 
 
 class StateReader:
@@ -47,18 +49,40 @@ class StateReader:
         """The features of several entities, [entities, features], and the as-of time of each: `from_ms`, or its newest event where that is
         later. Raises `StoreRefused` for bytes that are no state of this view.
         """
+        with self._loaded(packed) as rows:
+            return self._table.fold(self._nothing(rows, from_ms, from_ms))
+
+    def vectors_at(self, packed: Sequence[bytes | None], at_ms: Int64s, horizons_ms: Int64s) -> tuple[Float64s, Bools]:
+        """The features of several entities, each as of an instant of its own, [entities, features]; newer events are left out as far as
+        they can be told apart (`rewind`). The second says for whom this was needed: the state, or the horizon, is ahead of the instant.
+
+        As everywhere, what lies before the horizon (watermark - lateness) is not kept, so the windows end at the horizon where that is
+        later. Raises `StoreRefused` for bytes that are no state of this view.
+        """
+        with self._loaded(packed) as rows:
+            ahead = (self._table.rows.newest_ms[rows, 0] > at_ms) | (horizons_ms > at_ms)
+            rewind(self._table.plan, self._table.rows, self._table.arena, rows, at_ms)
+            values, _ = self._table.fold(self._nothing(rows, at_ms, horizons_ms))
+            return values, ahead
+
+    @contextmanager
+    def _loaded(self, packed: Sequence[bytes | None]) -> Iterator[Int64s]:
+        """Rows that hold these states for a while."""
         rows = self._table.take(len(packed))
         try:
             held = [(row, one) for row, one in zip(rows, packed, strict=True) if one is not None]
             if held:
                 self._table.load(0, [row for row, _ in held], [one for _, one in held])
-            nothing = Events(
-                rows=np.array(rows, dtype=np.int64),
-                times_ms=from_ms,
-                horizons_ms=from_ms,
-                takes=np.zeros((len(rows), 1), dtype=np.bool_),
-                given=np.full((len(rows), len(self._table.streams)), np.nan),
-            )
-            return self._table.fold(nothing)
+            yield np.array(rows, dtype=np.int64)
         finally:
             self._table.release(rows)
+
+    def _nothing(self, rows: Int64s, times_ms: Int64s, horizons_ms: Int64s) -> Events:
+        """Events that add nothing."""
+        return Events(
+            rows=rows,
+            times_ms=times_ms,
+            horizons_ms=horizons_ms,
+            takes=np.zeros((len(rows), 1), dtype=np.bool_),
+            given=np.full((len(rows), len(self._table.streams)), np.nan),
+        )

@@ -37,7 +37,8 @@ return 1
 
 -- script: reset
 -- Drops the states of some views and lets them stand at a start, all or none.
--- KEYS: the `m` hash and the `s` hash of each view in turn. ARGV: owner, layout version, topic id, then the start of each view.
+-- KEYS: the `m` hash and the `s` hash of each view in turn. ARGV: owner, layout version, topic id, from which offset on they
+-- are whole, then the start of each view.
 -- Answers 1, or 0 when another owner has claimed one of them.
 for i = 1, #KEYS, 2 do
   if redis.call('HGET', KEYS[i], 'own') ~= ARGV[1] then
@@ -47,7 +48,7 @@ end
 -- Freeing comes first: once a script has written, a full server lets it finish.
 redis.call('UNLINK', unpack(KEYS))
 for i = 1, #KEYS, 2 do
-  redis.call('HSET', KEYS[i], 'own', ARGV[1], 'v', ARGV[2], 'tid', ARGV[3], 'off', ARGV[4 + (i - 1) / 2])
+  redis.call('HSET', KEYS[i], 'own', ARGV[1], 'v', ARGV[2], 'tid', ARGV[3], 'whole', ARGV[4], 'off', ARGV[5 + (i - 1) / 2])
 end
 return 1
 

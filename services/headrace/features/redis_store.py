@@ -54,7 +54,7 @@ from headrace.features.redis_connection import (
     Tls,
     packed,
 )
-from headrace.features.state_store import ApplyResult, Claim, Looked, aside, one_owner, one_topic_id
+from headrace.features.state_store import ApplyResult, Ask, Claim, Looked, aside, one_owner, one_topic_id
 from headrace.types import PartitionWrite, StatesPage, StoredStates, TopicPartition, ViewHead, ViewWrite, watermark_of, watermark_text
 
 LAYOUT = b"1"
@@ -131,13 +131,13 @@ class RedisStore:
         tag = _tag(self._app, write.partition)
         return self._server.converse(tag, lambda conversation: _apply(conversation, tag, owner, write))
 
-    def reset(self, partition: TopicPartition, starts: Mapping[str, int], owner: bytes, topic_id: str) -> ApplyResult:
+    def reset(self, partition: TopicPartition, starts: Mapping[str, int], owner: bytes, topic_id: str, whole_from: int = 0) -> ApplyResult:
         """Drop all states of the given views and let them stand at their start offset, without a watermark. OK or FENCED."""
         if not starts:
             return ApplyResult.OK
         tag = _tag(self._app, partition)
         keys = [key for view in starts for key in (_meta(tag, view), _states(tag, view))]
-        words = [owner, LAYOUT, topic_id.encode(), *(b"%d" % start for start in starts.values())]
+        words = [owner, LAYOUT, topic_id.encode(), b"%d" % whole_from, *(b"%d" % start for start in starts.values())]
         done = self._server.converse(tag, lambda conversation: _script(conversation, "reset", keys, words))
         return ApplyResult.OK if done else ApplyResult.FENCED
 
@@ -169,30 +169,28 @@ class RedisStore:
         tag, key = self._counts()
         self._server.converse(tag, partial(Conversation.one, command=packed(b"HSET", key, topic.encode(), b"%d" % partitions)))
 
-    def look(self, topic: str, view: str, keys: Mapping[int, Sequence[bytes]]) -> Looked:
-        """The states of some entities in partitions of a topic, with the heads of the same instant, in one round trip."""
+    def look(self, asked: Sequence[Ask]) -> list[Looked]:
+        """The states of some entities in partitions of topics, with the heads of the same instant, in one round trip."""
+        if not asked:
+            return []
         tag, counts = self._counts()
-        names = [TopicPartition(topic, number) for number in keys]
-        questions = [Question(tag=tag, replies=1, buffer=packed(b"HGET", counts, topic.encode()))]
-        questions += [_look(_tag(self._app, name), view, keys[name.partition]) for name in names]
+        topics = list(dict.fromkeys(ask.topic for ask in asked))
+        questions = [Question(tag=tag, replies=1, buffer=packed(b"HMGET", counts, *(topic.encode() for topic in topics)))]
+        questions += [
+            _look(_tag(self._app, TopicPartition(ask.topic, number)), ask.view, keys) for ask in asked for number, keys in ask.keys.items()
+        ]
         try:
-            (count,), *found = self._server.ask(questions)
+            (numbers,), *found = self._server.ask(questions)
         except (TransientError, StoreRefused) as error:
             if isinstance(error.__cause__, exceptions.OutOfMemoryError):
-                return self._look_when_full(topic, view, keys)
+                return [self._look_when_full(ask) for ask in asked]
             if isinstance(error.__cause__, exceptions.NoPermissionError):
                 text = f"Redis at {self._server.address} lets our user look nothing up; run `ACL SETUSER <user> {LOOKUP_RIGHTS}` there"
                 raise StoreRefused(text) from error
             raise
-        heads: dict[int, ViewHead] = {}
-        states: dict[int, Sequence[bytes | None]] = {}
-        for name, (*_, done) in zip(names, found, strict=True):
-            (offset, watermark, layout), *some = done
-            if layout not in (None, LAYOUT):
-                raise _other_layout(name, layout)
-            heads[name.partition] = _head(offset, watermark)
-            states[name.partition] = some[0] if some else []
-        return Looked(partitions=None if count is None else int(count), heads=heads, states=states)
+        partitions = {topic: None if number is None else int(number) for topic, number in zip(topics, numbers, strict=True)}
+        answers = iter(found)
+        return [_looked(ask, partitions[ask.topic], [next(answers) for _ in ask.keys]) for ask in asked]
 
     def announce(self, slot: str, identity: str) -> None:
         """Write down who runs a slot, over whoever was there."""
@@ -230,16 +228,19 @@ class RedisStore:
             if not cursor:
                 return found
 
-    def _look_when_full(self, topic: str, view: str, keys: Mapping[int, Sequence[bytes]]) -> Looked:
+    def _look_when_full(self, ask: Ask) -> Looked:
         """The same of a server that is out of memory: it queues nothing in a MULTI, not even a read, but reads under WATCH."""
         tag, counts = self._counts()
-        count = self._server.converse(tag, partial(Conversation.one, command=packed(b"HGET", counts, topic.encode())))
-        found = {number: self.read(TopicPartition(topic, number), [view], some) for number, some in keys.items()}
-        return Looked(
-            partitions=None if count is None else int(count),
-            heads={number: one.heads[view] for number, one in found.items()},
-            states={number: one.states[view] for number, one in found.items()},
-        )
+        count = self._server.converse(tag, partial(Conversation.one, command=packed(b"HGET", counts, ask.topic.encode())))
+        heads: dict[int, ViewHead] = {}
+        states: dict[int, Sequence[bytes | None]] = {}
+        for number, keys in ask.keys.items():
+            name = TopicPartition(ask.topic, number)
+            found = self.read(name, [ask.view], keys)
+            meta = _meta(_tag(self._app, name), ask.view)
+            whole_from = self._server.converse(tag, partial(Conversation.one, command=packed(b"HGET", meta, b"whole")))
+            heads[number], states[number] = _if_whole(found.heads[ask.view], found.states.get(ask.view, ()), whole_from)
+        return Looked(partitions=None if count is None else int(count), heads=heads, states=states)
 
     def _counts(self) -> tuple[bytes, bytes]:
         """Tag and key of the numbers of partitions."""
@@ -284,6 +285,13 @@ def _head(offset: bytes | None, watermark: bytes | None) -> ViewHead:
     )
 
 
+def _if_whole(head: ViewHead, states: Sequence[bytes | None], whole_from: bytes | None) -> tuple[ViewHead, Sequence[bytes | None]]:
+    """What a look-up is told: nothing of a view that is being rebuilt."""
+    if head.offset is None or head.offset >= int(whole_from or 0):
+        return head, states
+    return ViewHead(offset=None, watermark_ms=None), [None] * len(states)
+
+
 def _other_layout(partition: TopicPartition, found: bytes) -> StoreRefused:
     return StoreRefused(
         f"the state of {partition.topic} [{partition.partition}] in Redis has layout {found.decode()}, this version knows "
@@ -293,10 +301,22 @@ def _other_layout(partition: TopicPartition, found: bytes) -> StoreRefused:
 
 def _look(tag: bytes, view: str, keys: Sequence[bytes]) -> Question:
     """One MULTI about a view of a partition."""
-    commands = [packed(b"MULTI"), packed(b"HMGET", _meta(tag, view), b"off", b"wm", b"v")]
+    commands = [packed(b"MULTI"), packed(b"HMGET", _meta(tag, view), b"off", b"wm", b"v", b"whole")]
     if keys:
         commands += [_many(b"HMGET", _states(tag, view), len(keys)), _fields(keys)]
     return Question(tag=tag, replies=4 if keys else 3, buffer=b"".join([*commands, packed(b"EXEC")]))
+
+
+def _looked(ask: Ask, partitions: int | None, answers: Sequence[Sequence[Reply]]) -> Looked:
+    """What the replies to the MULTIs of one question say."""
+    heads: dict[int, ViewHead] = {}
+    states: dict[int, Sequence[bytes | None]] = {}
+    for number, (*_, done) in zip(ask.keys, answers, strict=True):
+        (offset, watermark, layout, whole_from), *some = done
+        if layout not in (None, LAYOUT):
+            raise _other_layout(TopicPartition(ask.topic, number), layout)
+        heads[number], states[number] = _if_whole(_head(offset, watermark), some[0] if some else [], whole_from)
+    return Looked(partitions=partitions, heads=heads, states=states)
 
 
 def _read(conversation: Conversation, metas: Sequence[bytes], commands: Sequence[bytes]) -> list[Reply]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from headrace.types import PartitionWrite, StatesPage, StoredStates, TopicPartition, ViewHead
 
@@ -37,6 +37,14 @@ class Claim:
     note: bytes | None = None
 
 
+class Ask(NamedTuple):
+    """A question of `look`: entities of one view in partitions of a topic, at most 1,000 a partition."""
+
+    topic: str
+    view: str
+    keys: Mapping[int, Sequence[bytes]]
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Looked:
     """An answer of `look`: the number of partitions that is written down for the topic (None: none is); of each partition the head of the
@@ -51,10 +59,11 @@ class Looked:
 class LookupStore(Protocol):
     """What look-ups need of a store: reading alone. Raises as `StateStore` does."""
 
-    def look(self, topic: str, view: str, keys: Mapping[int, Sequence[bytes]]) -> Looked:
-        """The states of some entities in partitions of a topic, all partitions in one round trip; at most 1,000 keys a partition.
+    def look(self, asked: Sequence[Ask]) -> list[Looked]:
+        """The states of some entities, an answer for each question, all in one round trip.
 
-        The states and the head of a partition are of one instant; two partitions need not be.
+        The states and the head of a partition in one answer are of one instant; two partitions need not be. A view that is being rebuilt
+        and is not whole yet (`reset`) is answered as one that is not there.
         """
 
     def close(self) -> None:
@@ -77,7 +86,7 @@ def aside(view: str) -> str:
     return f"{view}.aside"
 
 
-class StateStore(Protocol):
+class StateStore(LookupStore, Protocol):
     """Where states live for reading now."""
 
     def claim(self, partition: TopicPartition, views: Sequence[str], owner: bytes) -> Claim:
@@ -98,10 +107,10 @@ class StateStore(Protocol):
         Sent twice, it answers BEHIND with the views at their `end`.
         """
 
-    def reset(self, partition: TopicPartition, starts: Mapping[str, int], owner: bytes, topic_id: str) -> ApplyResult:
+    def reset(self, partition: TopicPartition, starts: Mapping[str, int], owner: bytes, topic_id: str, whole_from: int = 0) -> ApplyResult:
         """Drop all states of the given views and let them stand at their start offset, without a watermark: how a rebuild begins.
 
-        Answers OK or FENCED.
+        Before they stand at `whole_from` again they hold a part of what they should, and look-ups do not see them. Answers OK or FENCED.
         """
 
     def drop(self, partition: TopicPartition, views: Sequence[str]) -> None:
@@ -133,6 +142,3 @@ class StateStore(Protocol):
 
         Raises `StoreRefused` or `TransientError`.
         """
-
-    def close(self) -> None:
-        """Close the connections."""

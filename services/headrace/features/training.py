@@ -133,13 +133,22 @@ def event_vectors(pipeline: Vectored, batches: Iterable[EventBatch]) -> EventVec
 class EntityFolds:
     """The folds of views of several entities over one log: for each of its events each view takes the entity that is its own.
 
-    `key` is the entity that the events are already kept by; the others are read from their columns. `questions`: by entity.
+    `key` is the entity that the events are already kept by; the others are read from their columns. `questions`: by entity. Without views
+    there is nothing but which events are late, and `lateness_ms` must be given.
     """
 
-    def __init__(self, views: Sequence[FeatureView], *, key: str, questions: Mapping[str, Questions] | None = None) -> None:
+    def __init__(
+        self,
+        views: Sequence[FeatureView],
+        *,
+        key: str,
+        questions: Mapping[str, Questions] | None = None,
+        lateness_ms: int | None = None,
+    ) -> None:
         self._key = key
-        of = {entity: [view for view in views if view.entity == entity] for entity in dict.fromkeys(view.entity for view in views)}
-        self._folds = {entity: HistoryFold(some, (questions or {}).get(entity)) for entity, some in of.items()}
+        entities = dict.fromkeys(view.entity for view in views) or [key]
+        of = {entity: [view for view in views if view.entity == entity] for entity in entities}
+        self._folds = {entity: HistoryFold(some, (questions or {}).get(entity), lateness_ms) for entity, some in of.items()}
         names = [(view.name, feature) for some in of.values() for view in some for feature in view.feature_names]
         self._order = np.array([names.index((view.name, feature)) for view in views for feature in view.feature_names], dtype=np.int64)
 
@@ -159,10 +168,13 @@ class EntityFolds:
 
 
 class HistoryFold:
-    """Folds a log from its start, in memory. `questions` are answered on the way; `answers` has them all in the end."""
+    """Folds a log from its start, in memory. `questions` are answered on the way; `answers` has them all in the end.
 
-    def __init__(self, views: Sequence[FeatureView], questions: Questions | None = None) -> None:
-        self._lateness_ms = views[0].source.lateness_ms
+    Without views there is nothing but which events are late, and `lateness_ms` must be given.
+    """
+
+    def __init__(self, views: Sequence[FeatureView], questions: Questions | None = None, lateness_ms: int | None = None) -> None:
+        self._lateness_ms = views[0].source.lateness_ms if lateness_ms is None else lateness_ms
         self._spans_ms = np.array([view.longest_window_ms + view.longest_pane_ms for view in views], dtype=np.int64)
         self._table = EntityRows(views)
         self._rows: dict[int, dict[str, int]] = {}

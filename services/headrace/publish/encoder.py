@@ -23,8 +23,8 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
-from headrace.publish.records import PREDICTION_TYPE, ModelVersion, Role
-from headrace.types import Bools, Float64s, Headers, Int64s, OutRecords, RecordBatch
+from headrace.publish.records import LOOKED_UP, PREDICTION_TYPE, ModelVersion, Role
+from headrace.types import Bools, Float64s, Headers, Int64s, LookedUp, OutRecords, RecordBatch
 
 TRACE_HEADERS = frozenset({"traceparent", "tracestate"})
 FIRST_DAY, LAST_DAY = np.datetime64("2000-01-01", "D"), np.datetime64("2100-01-01", "D")
@@ -91,12 +91,13 @@ class Encoder:
         values: Float64s | None,
         scored_at_ms: int,
         joins: Sequence[str | None] | None = None,
+        looked_up: LookedUp | None = None,
     ) -> OutRecords:
         """One prediction per row of `rows`, in their order; the other columns are aligned to `rows`.
 
         `values` is float64 [rows, features] and may be None where features are not published; NaN becomes null. `joins` holds what each
-        outcome is joined by, None where the event has none. Raises `ValueError` for a score that is not finite: such an event is a dead
-        letter (`MODEL_OUTPUT`) and must not get here.
+        outcome is joined by, None where the event has none; `looked_up` what came from other sources. Raises `ValueError` for a score that
+        is not finite: such an event is a dead letter (`MODEL_OUTPUT`) and must not get here.
         """
         if not np.isfinite(scores).all():
             raise ValueError(f"{self.topic}: a score is not finite")
@@ -105,12 +106,16 @@ class Encoder:
         ids = [f"{starts[number]}{offset}{self._id_end}" for number, offset in zip(partitions, offsets, strict=True)]
         columns: list[Any] = [ids, entities, event_times_ms.tolist(), scores.tolist(), repeat(self._model), late.tolist()]
         columns.append(repeat(UNSET) if joins is None else [UNSET if join is None else join for join in joins])
+        columns += [repeat(UNSET)] * 2 if looked_up is None else [_marks(looked_up, looked_up.stale), _marks(looked_up, looked_up.ahead)]
         if self._features is not None:
             columns.append(starmap(self._features, self._vectors(values)))
         predictions = map(self._prediction, *columns, repeat(scored_at_ms))
         whole = len(rows) == len(records)
         numbers = rows.tolist()
         headers = self._headers(ids, event_times_ms, partitions, offsets)
+        if looked_up is not None:
+            for ours, places in zip(headers, looked_up.places, strict=True):
+                ours.append((LOOKED_UP, places))
         if records.headers.count(None) < len(records):
             carry_trace([records.headers[row] for row in numbers], headers)
         return OutRecords(
@@ -146,6 +151,13 @@ class Encoder:
         ]
 
 
+def _marks(looked_up: LookedUp, marked: Bools) -> list[Any]:
+    """Of each event the names of the views that are marked, unset where there is none."""
+    codes = marked @ (1 << np.arange(len(looked_up.views), dtype=np.int64))
+    names = {code: [name for bit, name in enumerate(looked_up.views) if code >> bit & 1] or UNSET for code in np.unique(codes).tolist()}
+    return [names[code] for code in codes.tolist()]
+
+
 def carry_trace(originals: Sequence[Headers | None], headers: Sequence[Headers]) -> None:
     """Append the trace headers of the source records to those of their predictions."""
     for original, ours in zip(originals, headers, strict=True):
@@ -163,6 +175,7 @@ def prediction_struct(features: type[msgspec.Struct] | None) -> Callable[..., ms
     """The struct that is written: `records.Prediction` with the model as bytes and the features as a struct."""
     fields: list[tuple[str, Any]] = [("id", str), ("entity", str), ("event_time", int), ("score", float)]
     fields += [("model", msgspec.Raw), ("late", bool), ("join", str | UnsetType)]
+    fields += [("stale", list[str] | UnsetType), ("ahead", list[str] | UnsetType)]
     if features is not None:
         fields.append(("features", features))
     return msgspec.defstruct("PredictionOut", [*fields, ("scored_at", int)], gc=False)

@@ -23,6 +23,9 @@ Role = Literal["champion", "challenger", "shadow"]
 PREDICTION_TYPE = "headrace.prediction.v1"
 """The CloudEvents type of a prediction; the number is the major version of the contract."""
 
+LOOKED_UP = "headrace-looked-up"
+"""The header that tells what a prediction looked up; under every policy, as the features cannot be computed again without it."""
+
 FIRST_BYTES = 1024
 """How much of a value a pointer keeps."""
 
@@ -51,6 +54,13 @@ class Prediction(Struct, frozen=True, kw_only=True):
     model: ModelVersion
     late: Annotated[bool, Meta(description="The event came later than the source allows: it was scored, but changed no state.")]
     join: Annotated[str, Meta(description="What the event's outcome will be joined by.")] | UnsetType = UNSET
+    stale: (
+        Annotated[list[str], Meta(description="Views looked up whose store had not seen enough of the time before the event.")] | UnsetType
+    ) = UNSET
+    ahead: (
+        Annotated[list[str], Meta(description="Views looked up whose store had seen newer events; these are left out, pane by pane.")]
+        | UnsetType
+    ) = UNSET
     segments: Annotated[dict[str, str], Meta(description="Declared segments of the event.")] | UnsetType = UNSET
     features: (
         Annotated[dict[str, float | None], Meta(description="The feature vector that was scored, by name; null: no value.")] | UnsetType
@@ -79,6 +89,13 @@ class PredictionHeaders(Struct, frozen=True, kw_only=True, rename={"content_type
     fingerprint: Annotated[str, Meta(description="Names the definitions the features came from.")] | UnsetType = msgspec.field(
         default=UNSET, name="headrace-fingerprint"
     )
+    looked_up: (
+        Annotated[
+            str,
+            Meta(description="What was read of other sources: <view>=<partition>:<applied offset>:<event time come to>, joined by ;"),
+        ]
+        | UnsetType
+    ) = msgspec.field(default=UNSET, name="headrace-looked-up")
 
 
 class DeadLetterHeaders(Struct, frozen=True, kw_only=True):

@@ -3,6 +3,8 @@
     history.py    where events come from: topics, files, frames in memory
     archive.py    topics in files
     tables.py     files and frames as columns of a contract
+    look_ups.py   what would have been looked up in other sources
+    served.py     how far that is from what was
     labels.py     which outcome belongs to which row
     frame.py      the rows and where they come from, as an Arrow table
     building.py   `training_frame`: all of it together

@@ -9,7 +9,7 @@ states and rows of all entities are in the memory of one process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,12 +18,13 @@ import pyarrow as pa
 from headrace.definition import App, Pipeline
 from headrace.errors import DefinitionError
 from headrace.expression import Expression
-from headrace.features.training import EntityFolds, Questions
+from headrace.features.training import EntityFolds
 from headrace.features.view import FeatureView
 from headrace.source import ContractField, Hop, Source
 from headrace.training.frame import INSTANT, LABEL, TrainingFrame, assemble_frame, notes_of
 from headrace.training.history import Account, TableHistory, Told, TopicHistory, Topics, history_of
 from headrace.training.labels import LabelTally, fields_read, founds, join, known_outcomes, label_column
+from headrace.training.look_ups import Asking, HistoryAt, Part, answered, looked_up_parts
 from headrace.training.tables import Tabular, arrow_table, column, contract_columns, instants_ms, numeric
 from headrace.types import Float64s, Int64s
 
@@ -44,23 +45,28 @@ def training_frame(
     """Point-in-time rows of a pipeline, with the outcomes beside them where `labels` are given.
 
     `events`: `Topics`, or a table: a Parquet or CSV file, a folder or glob of them, a pyarrow Table, a pandas or polars DataFrame with the
-    fields of the source's contract. `labels`: the same for the pipeline's outcomes, or an expression over columns of the events' table.
-    Without `at`, a row for each event that is no dead letter: the vector as it was served. With `at`, a table with the entity and an
-    instant `as_of` (timestamp, or milliseconds UTC): row i is what a look-up of that entity at that instant would have answered; event
-    features are those whose fields the table has. `pipeline`: which one, if the app has several. `label_time`: the column of the labels
-    that says when each was known, if the contract of the outcomes does not. `told(records, of)` hears how far it is.
-    Raises `DefinitionError` for what does not fit the definitions.
+    fields of the source's contract; for a pipeline that looks views of other sources up, a mapping of such tables by topic. What is looked
+    up is as of the event's time: all that the other source had seen by then, and nothing that lies after it. `labels`: the same for the
+    pipeline's outcomes, or an expression over columns of the events' table. Without `at`, a row for each event that is no dead letter: the
+    vector as it was served. With `at`, a table with the entity and an instant `as_of` (timestamp, or milliseconds UTC): row i is what a
+    look-up of that entity at that instant would have answered; event features are those whose fields the table has. `pipeline`: which one,
+    if the app has several. `label_time`: the column of the labels that says when each was known, if the contract of the outcomes does not.
+    `told(records, of)` hears how far it is. Raises `DefinitionError` for what does not fit the definitions.
     """
     chosen = chosen_pipeline(app, pipeline)
     inside = sorted(labels.fields()) if isinstance(labels, Expression) else ()
-    parts = _parts(app, chosen, events)
+    parts, looked_up = _parts(app, chosen, events), looked_up_parts(app, chosen, events)
     keys_to_be = chosen.entities if chosen.source.rekey else chosen.entities[1:]
 
     def history_at(reads: Source) -> TopicHistory | TableHistory:
-        return history_of(app if isinstance(app, App) else None, reads, events, told=told, more=inside, keys_to_be=keys_to_be)
+        given = _of_source(reads, events)
+        return history_of(app if isinstance(app, App) else None, reads, given, told=told, more=inside, keys_to_be=keys_to_be)
 
     history = history_at(parts[-1].reads)
-    rows = _event_rows(chosen, parts[-1], history, labels) if at is None else _asked_rows(chosen, parts, history, history_at, at)
+    if at is None:
+        rows = _event_rows(chosen, parts[-1], history, labels, Asking(chosen, looked_up, history_at))
+    else:
+        rows = _asked_rows(chosen, parts, looked_up, history, history_at, at)
     about, tally = dict(rows.about), None
     if labels is not None:
         found, tally = _labels(chosen, history, rows, labels, label_time)
@@ -79,26 +85,14 @@ def chosen_pipeline(app: App | Pipeline, name: str | None) -> Pipeline:
     return next(iter(pipelines.values())) if name is None else pipelines[name]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Part:
-    """Views that are folded over one log: those of a stage, or of a table, which has everything, all."""
-
-    reads: Source
-    key: str
-    """The entity that its events are kept by."""
-    views: tuple[FeatureView, ...]
-    carried: tuple[str, ...] = ()
-    """The features that come with its events."""
-
-
-def _parts(app: App | Pipeline, pipeline: Pipeline, events: object) -> list[_Part]:
-    """The logs whose folds make the vectors of a pipeline; with the last of them all features are there."""
+def _parts(app: App | Pipeline, pipeline: Pipeline, events: object) -> list[Part]:
+    """The logs whose folds make the vectors of a pipeline; with the last of them all its own features are there."""
     source = pipeline.source
     if not isinstance(events, Topics) or not isinstance(app, App):
-        return [_Part(reads=source, key=source.key, views=pipeline.views)]
-    stages = [stage for stage in app.stages if stage.pipeline is pipeline]
+        return [Part(reads=source, key=source.key, views=pipeline.own_views)]
+    stages = [stage for stage in app.stages if stage.pipeline is pipeline and not stage.keeps_only]
     return [
-        _Part(
+        Part(
             reads=stage.reads,
             key=stage.reads.key,
             views=stage.views,
@@ -108,9 +102,19 @@ def _parts(app: App | Pipeline, pipeline: Pipeline, events: object) -> list[_Par
     ]
 
 
-def _columns(pipeline: Pipeline, names: Sequence[str]) -> Int64s:
-    """Where the features of the pipeline's views stand among these names."""
-    return np.array([names.index(f"{view.name}.{one}") for view in pipeline.views for one in view.feature_names], dtype=np.int64)
+def _of_source(reads: Source, events: object) -> object:
+    """What was given of a source or hop."""
+    if not isinstance(events, Mapping):
+        return events
+    topic = reads.source.topic if isinstance(reads, Hop) else reads.topic
+    if topic not in events:
+        raise DefinitionError(f"events has nothing of {topic!r}; it has {', '.join(map(str, events))}")
+    return events[topic]
+
+
+def _columns(views: Sequence[FeatureView], names: Sequence[str]) -> Int64s:
+    """Where the features of views stand among these names."""
+    return np.array([names.index(name) for name in _names(views)], dtype=np.int64)
 
 
 def _names(views: Sequence[FeatureView]) -> list[str]:
@@ -131,12 +135,12 @@ class _Rows:
     late: int | None
 
 
-def _event_rows(pipeline: Pipeline, part: _Part, history: TopicHistory | TableHistory, labels: object) -> _Rows:
+def _event_rows(pipeline: Pipeline, part: Part, history: TopicHistory | TableHistory, labels: object, asking: Asking) -> _Rows:
     """A row for every event, partition by partition of the source in the order of their offsets."""
     joined = pipeline.outcomes.join if pipeline.outcomes is not None and labels is not None else None
     fields = fields_read(pipeline, joined)
-    fold = EntityFolds(part.views, key=part.key)
-    columns = _columns(pipeline, [*part.carried, *_names(part.views)])
+    fold = EntityFolds(part.views, key=part.key, lateness_ms=pipeline.source.lateness_ms)
+    columns = _columns(pipeline.own_views, [*part.carried, *_names(part.views)])
     entities: list[str] = []
     ids: list[object] = []
     values: list[Float64s] = [np.empty((0, len(pipeline.feature_names)))]
@@ -151,13 +155,18 @@ def _event_rows(pipeline: Pipeline, part: _Part, history: TopicHistory | TableHi
         kept = slice(incomplete, None)
         entities.extend((events.entities if last == part.key else events.columns[last].tolist())[kept])
         ids.extend(events.columns[joined][kept].tolist() if joined else ())
-        values.append(np.column_stack((found[:, columns], *own))[kept])
+        asking.ask(events, kept)
+        values.append(np.column_stack((found[:, columns], np.empty((len(events), asking.features)), *own))[kept])
         times_ms.append(events.event_times_ms[kept])
         offsets.append(events.sent.offsets[events.rows][kept])
         partitions.append(events.sent.partitions[events.rows][kept])
         late.append(were_late[kept])
+    vectors = np.concatenate(values)
+    looked_up, whole = asking.answers(np.concatenate(times_ms), history.account)
+    vectors[:, len(columns) : len(columns) + asking.features] = looked_up
     # Whatever order partitions were read in, or times brought the rows of a table into: the same events give the same frame.
     order = np.lexsort((np.concatenate(offsets), np.concatenate(partitions)))
+    order = order[whole[order]]
     ordered_ms, ordered_offsets = np.concatenate(times_ms)[order], np.concatenate(offsets)[order]
     about = {
         "_entity": pa.array(entities, pa.string()).take(pa.array(order)),
@@ -168,20 +177,21 @@ def _event_rows(pipeline: Pipeline, part: _Part, history: TopicHistory | TableHi
     }
     return _Rows(
         about=about,
-        values=np.concatenate(values)[order],
+        values=vectors[order],
         event_features=pipeline.event_features,
         times_ms=ordered_ms,
         offsets=ordered_offsets,
         ids=[ids[place] for place in order.tolist()] if joined else None,
-        late=int(np.concatenate(late).sum()),
+        late=int(np.concatenate(late)[order].sum()),
     )
 
 
 def _asked_rows(
     pipeline: Pipeline,
-    parts: Sequence[_Part],
+    parts: Sequence[Part],
+    looked_up: Sequence[Part],
     history: TopicHistory | TableHistory,
-    history_at: Callable[[Source], TopicHistory | TableHistory],
+    history_at: HistoryAt,
     at: Tabular,
 ) -> _Rows:
     """A row for every question, in the order of the table that asks."""
@@ -190,30 +200,22 @@ def _asked_rows(
     values: list[Float64s] = []
     known = np.ones(len(times_ms), dtype=np.bool_)
     whole_ms = np.full(len(times_ms), -np.inf)
-    for part in [part for part in parts if part.views]:
+    asked = [part for part in (*parts, *looked_up) if part.views]
+    for part in asked:
         log = history if part is parts[-1] else history_at(part.reads)
-        asked = {}
-        for entity in dict.fromkeys(view.entity for view in part.views):
-            places = {name: log.partition_of(name) for name in dict.fromkeys(entities[entity])}
-            partitions = np.array([places[name] for name in entities[entity]], dtype=np.int32)
-            asked[entity] = Questions(partitions=partitions, entities=entities[entity], times_ms=times_ms)
-        fold = EntityFolds(part.views, key=part.key, questions=asked)
-        for events, _ in log.events(fields_read(pipeline, None)):
-            fold.fold(events)
-        answers = fold.answers()
-        values.append(answers.values)
-        known &= answers.known
-        for questions in asked.values():
-            whole_ms = np.maximum(whole_ms, [log.whole_from_ms(number) for number in questions.partitions.tolist()])
+        answers, was_known, whole_from_ms = answered(part, log, entities, times_ms)
+        values.append(answers)
+        known &= was_known
+        whole_ms = np.maximum(whole_ms, whole_from_ms)
         if log is not history:
             history.account.add(log.account)
-    found = np.hstack(values)[:, _columns(pipeline, [name for part in parts for name in _names(part.views)])]
+    found = np.hstack(values)[:, _columns(pipeline.views, [name for part in asked for name in _names(part.views)])]
     own = [(name, one) for name, one in pipeline.event_features if one.fields() <= set(table.column_names)]
     columns = {name: numeric(column(table, name)) for _, one in own for name in one.fields()}
     joined = pipeline.outcomes.join if pipeline.outcomes is not None else ""
     history.account.incomplete = int((times_ms < whole_ms).sum())
     about = {
-        "_entity": pa.array(entities[pipeline.entities[-1]], pa.string()),
+        "_entity": pa.array(entities.get(pipeline.entities[-1], next(iter(entities.values()))), pa.string()),
         "_as_of": pa.array(times_ms).cast(INSTANT),
         "_known": pa.array(known),
         "_whole": pa.array(times_ms >= whole_ms),

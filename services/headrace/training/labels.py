@@ -243,13 +243,14 @@ def check_label_column(labels: Expression, names: Collection[str], pipeline: Pip
 
 def fields_read(pipeline: Pipeline, joined: str | None) -> set[str]:
     """The fields of an event that its row is made of; `joined`: the one that outcomes are joined by, where they are."""
-    return set(features_read(pipeline)) | set(pipeline.entities) | ({joined} if joined else set())
+    asked = set() if pipeline.look_up is None else {view.entity for view in pipeline.look_up.views}
+    return set(features_read(pipeline)) | set(pipeline.entities) | asked | ({joined} if joined else set())
 
 
 def features_read(pipeline: Pipeline) -> Mapping[str, str]:
-    """The fields that features read, each with the name of such a feature."""
+    """The fields of the scored source that features read, each with the name of such a feature."""
     found = {field: name for name, expression in pipeline.event_features for field in expression.fields()}
-    for view in pipeline.views:
+    for view in pipeline.own_views:
         for feature in view.features:
             for expression in (feature.value, feature.where):
                 found |= dict.fromkeys(() if expression is None else expression.fields(), f"{view.name}.{feature.name}")

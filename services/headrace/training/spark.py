@@ -7,8 +7,8 @@ Spark reads, shuffles, sorts and writes; the fold in the middle is the one that 
 that each event finds is a running maximum over its partition, and decides what is late.
 
 Limits: Parquet in, Parquet out; a row an event, no answers to questions (`at=`); views of several entities from a table only, as the hops
-of a log have an order of their own; the folder that is written is on a file system that driver and executors share. PySpark comes with
-`headrace[spark]`, in an environment of its own, as it wants an older pandas.
+of a log have an order of their own; nothing of another source (`look_up`); the folder that is written is on a file system that driver and
+executors share. PySpark comes with `headrace[spark]`, in an environment of its own, as it wants an older pandas.
 """
 
 from __future__ import annotations
@@ -72,5 +72,7 @@ def write_training_set(
     if target.exists():
         raise DefinitionError(f"{target} is there already; name another folder, or remove it")
     chosen = chosen_pipeline(app, pipeline)
+    if chosen.look_up is not None:
+        raise DefinitionError(f"{chosen!r} looks views of another source up, which Spark cannot do; make the frame in one process")
     work = Work(app, chosen, session=session, events=events, labels=labels, label_time=label_time, told=told)
     return TrainingFiles(path=target, lineage=lineage_in(work.write(target, rows_a_file)))

@@ -6,7 +6,7 @@ log. It is the worker's own decoder, fold, scorer and encoder, whose laws have t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,8 @@ import numpy as np
 from headrace.assembly import source_path
 from headrace.clock import ManualClock
 from headrace.crashes import rows_at
-from headrace.definition import App
+from headrace.definition import App, Pipeline
+from headrace.features.looked_up import LooksUp
 from headrace.parts import Limits
 from headrace.predict.scores import Model
 from headrace.publish.encoder import HeaderPolicy
@@ -53,8 +54,11 @@ class SourceFold:
         headers: HeaderPolicy,
         limits: Limits,
         partitions: int,
+        look_ups: Callable[[Pipeline], LooksUp | None],
     ) -> None:
-        """`left_out`: the offsets that were condemned (`crashes.py`); `partitions`: how many the topic has."""
+        """`left_out`: the offsets that were condemned (`crashes.py`); `partitions`: how many the topic has; `look_ups` gives what a
+        pipeline looks up.
+        """
         self._shelf, self._left_out = shelf, left_out
         self.of_other_definitions = 0
         """Records of a hop with features that other definitions made."""
@@ -63,6 +67,7 @@ class SourceFold:
             app,
             source,
             shelf,
+            look_ups=look_ups,
             models=models,
             clock=self._clock,
             limits=replace(limits, refused_share=1.0, resident_entities=RESIDENT),
@@ -74,11 +79,16 @@ class SourceFold:
             at = {view.fp: start for view in self._path.states.views}
             self._path.states.start(partition, at, NO_WATERMARK_MS, empty=True)
 
+    def take(self, batch: RecordBatch) -> None:
+        """Fold the next records, whatever they lead to."""
+        self._begin(batch)
+        kept = np.flatnonzero(~rows_at(batch, self._left_out))
+        self._path.replay(batch if len(kept) == len(batch) else batch.select(kept), Timeline(self._clock.monotonic_ns))
+        self._store_if_many()
+
     def results(self, batch: RecordBatch) -> Iterator[Led]:
         """What the next records lead to. Those of a hop that other definitions made are folded and lead to nothing we could tell."""
-        for number in set(batch.partitions.tolist()):
-            last = int(batch.offsets[batch.partitions == number][-1])
-            self._ends[TopicPartition(batch.topic, number)] = last + 1
+        self._begin(batch)
         out = rows_at(batch, self._left_out)
         if out.any():
             letters, _ = self._path.refuse(batch.select(np.flatnonzero(out)))
@@ -91,8 +101,16 @@ class SourceFold:
             else:
                 self._path.replay(some, Timeline(self._clock.monotonic_ns))
                 self.of_other_definitions += len(some)
-            if self._path.states.touched() > RESIDENT // 2:
-                self.store()
+            self._store_if_many()
+
+    def _begin(self, batch: RecordBatch) -> None:
+        for number in set(batch.partitions.tolist()):
+            last = int(batch.offsets[batch.partitions == number][-1])
+            self._ends[TopicPartition(batch.topic, number)] = last + 1
+
+    def _store_if_many(self) -> None:
+        if self._path.states.touched() > RESIDENT // 2:
+            self.store()
 
     def _scored(self, batch: RecordBatch) -> Iterator[Led]:
         """What records lead to that all go down the path."""

@@ -17,6 +17,7 @@ from headrace.verify.compare import PredictionPlaces, compare_hop, compare_predi
 from headrace.verify.findings import Findings, Kind, Site, Violation
 from headrace.verify.fold import Led
 from headrace.verify.ledger import Expected, Ledger, Outcome, Place, PlaceOf
+from headrace.verify.look_ups import LookUpAnswers
 from headrace.verify.scope import Scope
 
 Places = tuple[Int32s, Int64s]
@@ -26,7 +27,7 @@ Compare = Callable[[Site, Record, Expected, str], Iterator[Violation]]
 class ResultCheck:
     """Every record that a stage read has exactly one result on a topic, in order, where its key belongs, as the definitions give it."""
 
-    def __init__(self, stage: Stage, model: str, scope: Scope, findings: Findings) -> None:
+    def __init__(self, stage: Stage, model: str, scope: Scope, findings: Findings, look_ups: LookUpAnswers) -> None:
         self._scope, self._findings = scope, findings
         self.reads = stage.reads.topic
         self._by_hop = isinstance(stage.reads, Hop) and stage.passes_on is None
@@ -38,7 +39,9 @@ class ResultCheck:
             self.topic, self.of, self.what = stage.pipeline.predictions, stage.pipeline.name, "a prediction"
             self._sites, self._counted, self._places = stage.pipeline.source.topic, "predictions", _sent_places
             self._place_of: PlaceOf = PredictionPlaces(self._sites, model).of
-            self._ours = partial(is_of_these_definitions, fingerprint=stage.pipeline.fingerprint)
+            self._ours = lambda record: (
+                is_of_these_definitions(record, stage.pipeline.fingerprint) and look_ups.tells(stage.pipeline, self._place_of(record.value))
+            )
             self._compare_two = compare_prediction
             self.ledger = Ledger(firsts=firsts, place_firsts={} if self._by_hop else firsts)
         else:

@@ -13,6 +13,7 @@ from headrace.crashes import condemned_offsets
 from headrace.definition import App
 from headrace.errors import FatalError, TransientError, UnstableOffsets
 from headrace.paths import span_ms
+from headrace.source import Source
 from headrace.types import Position, Record, TopicPartition
 from headrace.verify.findings import Site
 from headrace.verify.subject import Subject
@@ -94,8 +95,11 @@ def scope_of(app: App, subject: Subject, from_ms: int | None, to_ms: int | None,
             for name in partitions[reads.topic]:
                 start, first, end = _bounds(reader, name, committed[name].offset, span, (from_ms, to_ms))
                 scope.starts[name], scope.firsts[name], scope.ends[name] = start, max(first, began.get(name, 0)), end
+        # Logs are not in the order of their timestamps, so the result of a record may stand before others that are older than it.
+        spans = [span_ms(reads, app.views_of(reads)) for reads in app.inputs]
+        since_ms = None if from_ms is None or None in spans else from_ms - max(span for span in spans if span is not None)
         for name in results:
-            begin = reader.log_range(name).start if from_ms is None else reader.offset_at(name, from_ms)
+            begin = reader.log_range(name).start if since_ms is None else reader.offset_at(name, since_ms)
             scope.begins[name] = scope.until[name] if begin is None else begin
         return scope
     finally:
@@ -119,6 +123,12 @@ def state_scope(app: App, subject: Subject, wanted: Sequence[TopicPartition], *,
         return scope
     finally:
         reader.close()
+
+
+def whole_from(reader: RecordReader, app: App, reads: Source, name: TopicPartition, committed: int) -> int:
+    """The offset of a source or hop from which on a fold from the log's start has whole windows."""
+    _, first, _ = _bounds(reader, name, committed, span_ms(reads, app.views_of(reads)), (None, None))
+    return first
 
 
 def _bounds(

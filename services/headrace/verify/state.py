@@ -58,13 +58,8 @@ def state_fold(
         headers=HeaderPolicy.MINIMAL,
         limits=Limits(),
         partitions=0,  # it stands in what is passed on, and of that nothing is looked at
+        look_ups=lambda _: None,
     )
-
-
-def fold_in(fold: SourceFold, batch: RecordBatch) -> None:
-    """Fold records, whatever comes out."""
-    for _ in fold.results(batch):
-        pass
 
 
 class StateVerification:
@@ -104,7 +99,7 @@ class StateVerification:
         of = sum(scope.ends[name] - start for name, start in scope.starts.items())
         with closing(self._subject.reader()) as reader:
             for batch in reader.batches(scope.starts, scope.ends):
-                fold_in(folds[batch.topic], batch)
+                folds[batch.topic].take(batch)
                 findings.checked["events"] += len(batch)
                 self._told(findings.checked["events"], of)
 
@@ -151,7 +146,7 @@ class EntityFold:
     def reach(self, reader: RecordReader, end: int) -> None:
         """Fold up to an offset; from there on every version is kept."""
         for batch in self._batches(reader, end):
-            fold_in(self._fold, batch)
+            self._fold.take(batch)
         self.end = max(self.end, end)
         self._keep(self.end)
 
@@ -162,7 +157,7 @@ class EntityFold:
             cuts = [0, *(row + 1 for row in rows), len(batch)]
             for begin, cut in pairwise(cuts):
                 if begin < cut:
-                    fold_in(self._fold, batch.select(np.arange(begin, cut)))
+                    self._fold.take(batch.select(np.arange(begin, cut)))
                 if cut - 1 in rows:
                     self._keep(int(batch.offsets[cut - 1]) + 1)
         self.end = max(self.end, end)

@@ -7,6 +7,8 @@
 Of a pipeline of several stages each is verified by itself: what it reads, its source or a hop, leads to what it writes, a hop or
 predictions.
 
+What was looked up in views of other sources is worked out first (`look_ups.py`).
+
 Both sides are read as streams, and a partition that is far ahead of the other side waits; so what is in memory is how far they are apart,
 not the log.
 
@@ -33,6 +35,7 @@ from headrace.types import RecordBatch, TopicPartition
 from headrace.verify.findings import Findings
 from headrace.verify.fold import SourceFold
 from headrace.verify.letters import DeadLetterCheck
+from headrace.verify.look_ups import LookUpAnswers
 from headrace.verify.rest import StateCheck, check_rest
 from headrace.verify.results import ResultCheck
 from headrace.verify.scope import Scope, scope_of
@@ -90,7 +93,11 @@ class Verification:
         self._findings.keep = wishes.keep
         scope = scope_of(self._app, self._subject, wishes.from_ms, wishes.to_ms, rest_ms=0 if wishes.live else wishes.rest_ms)
         self._progress.of = sum(max(0, scope.ends[name] - start) for name, start in scope.starts.items())
-        with closing(Shelf({reads.topic: [view.fp for view in self._app.views_of(reads)] for reads in self._app.inputs})) as shelf:
+        with (
+            closing(LookUpAnswers(self._app, self._subject, scope, self._models, self._read_first)) as look_ups,
+            closing(Shelf({reads.topic: [view.fp for view in self._app.views_of(reads)] for reads in self._app.inputs})) as shelf,
+        ):
+            look_ups.gather()
             folds = {
                 reads.topic: SourceFold(
                     self._app,
@@ -102,10 +109,11 @@ class Verification:
                     headers=self._headers,
                     limits=self._limits,
                     partitions=len(scope.partitions[reads.topic]),
+                    look_ups=look_ups.of,
                 )
                 for reads in self._app.inputs
             }
-            self._join(scope, folds)
+            self._join(scope, folds, look_ups)
             for fold in folds.values():
                 fold.store()
             check_rest(self._app, self._subject, scope, self._findings, live=wishes.live)
@@ -113,11 +121,21 @@ class Verification:
             StateCheck(self._app, self._subject, shelf, self._findings).run(scope, watermarks, whole=wishes.to_ms is None)
         return self._findings
 
+    def _read_first(self, records: int) -> None:
+        """Records that are read for what was looked up, before the others: how many there are shows as they come."""
+        self._progress.events += records
+        self._progress.of += records
+        self._told(self._progress)
+
     # --------------------------------------------------------------------------------------------------------- two streams
 
-    def _join(self, scope: Scope, folds: Mapping[str, SourceFold]) -> None:
+    def _join(self, scope: Scope, folds: Mapping[str, SourceFold], look_ups: LookUpAnswers) -> None:
         """Read source and results side by side until both are over."""
-        checks = [ResultCheck(stage, self._models[stage.pipeline.name].name, scope, self._findings) for stage in self._app.stages]
+        checks = [
+            ResultCheck(stage, self._models[stage.pipeline.name].name, scope, self._findings, look_ups)
+            for stage in self._app.stages
+            if stage.scores or stage.passes_on is not None
+        ]
         results = {check.topic: check for check in checks}
         letters = DeadLetterCheck(self._app, scope, self._findings)
         readers = [self._subject.reader() for _ in range(3)]

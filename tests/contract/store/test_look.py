@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import pytest
 
 from headrace.errors import StoreRefused, TransientError
 from headrace.features.redis_connection import LOOKUP_RIGHTS
 from headrace.features.redis_store import RedisStore
-from headrace.features.state_store import ApplyResult, LookupStore, StateStore
+from headrace.features.state_store import ApplyResult, Ask, StateStore
 from headrace.local_process import wait_until
 from headrace.local_stack import RedisServer
 from headrace.types import TopicPartition, ViewHead
@@ -25,7 +24,7 @@ TOPIC = P0.topic
 
 def look(store: StateStore, keys: Mapping[int, Sequence[bytes]], view: str = V) -> tuple[int | None, object, object]:
     """What a look-up of some keys by partition gives: partitions, heads, states."""
-    found = cast("LookupStore", store).look(TOPIC, view, keys)
+    (found,) = store.look([Ask(TOPIC, view, keys)])
     heads = {number: (head.offset, head.watermark_ms) for number, head in found.heads.items()}
     return found.partitions, heads, {number: list(states) for number, states in found.states.items()}
 
@@ -53,6 +52,28 @@ def test_what_was_applied_is_found(store: StateStore) -> None:
         {1: (5, -6), 0: (5, -7)},
         {1: [b"\r\n", None, f"{W} 1".encode(), f"{W} 1".encode()], 0: [f"{W} 0".encode()]},
     )
+
+
+def test_several_questions_in_one_round_trip(store: StateStore) -> None:
+    """Each question of one call has an answer of its own, in their order, of any view and topic."""
+    fill(store)
+    store.set_partitions(TOPIC, 2)
+    first, second, third = store.look([Ask(TOPIC, V, {0: [b"a"]}), Ask("another.v1", V, {0: [b"a"]}), Ask(TOPIC, W, {1: [b"a"]})])
+    assert (first.partitions, second.partitions, third.partitions) == (2, None, 2)
+    assert (first.states, second.states, third.states) == ({0: [f"{V} 0".encode()]}, {0: [None]}, {1: [f"{W} 1".encode()]})
+    assert store.look([]) == []
+
+
+def test_what_is_being_rebuilt_is_not_seen(store: StateStore) -> None:
+    """From a reset until it stands where it was, a view holds a part of what it should: it looks as if it were not there."""
+    fill(store)
+    assert store.reset(P0, {V: 1}, ME, "topic-1", whole_from=5) is ApplyResult.OK
+    for begin, end in ((1, 3), (3, 4)):
+        assert store.apply(ME, write(view_write(V, begin, end, {b"a": b"a part"}), watermark_ms=9)) is ApplyResult.OK
+        assert look(store, {0: [b"a", b"b"]})[1:] == ({0: (None, None)}, {0: [None, None]})
+    assert look(store, {0: [b"a"]}, W)[1:] == ({0: (5, -7)}, {0: [f"{W} 0".encode()]}), "the other view is whole"
+    assert store.apply(ME, write(view_write(V, 4, 5, {b"a": b"all"}), watermark_ms=9)) is ApplyResult.OK
+    assert look(store, {0: [b"a"]})[1:] == ({0: (5, 9)}, {0: [b"all"]})
 
 
 def test_the_number_of_partitions_is_replaced(store: StateStore, subject: Subject, app: str) -> None:
@@ -92,7 +113,7 @@ def test_state_and_head_are_of_one_instant(subject: Subject, app: str) -> None:
     writer.start()
     looked = 0
     while not done.is_set() or not looked:
-        found = cast("LookupStore", reader).look(TOPIC, V, {0: [b"a", b"b", b"c"]})
+        (found,) = reader.look([Ask(TOPIC, V, {0: [b"a", b"b", b"c"]})])
         head, (state, *others) = found.heads[0], found.states[0]
         assert others == [state, state]
         if head.offset:

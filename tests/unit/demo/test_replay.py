@@ -13,6 +13,7 @@ from rich.console import Console
 
 from headrace.clock import SystemClock
 from headrace.demo import closing
+from headrace.demo.boarding_replay import Boarded
 from headrace.demo.flights import aircraft_alone, app
 from headrace.demo.planted import KINDS, plant
 from headrace.demo.progress import Progress
@@ -62,7 +63,8 @@ def replayed(listener: Listener) -> Replayed:
 @pytest.fixture
 def found(replayed: Replayed) -> Report:
     """The report on it."""
-    return report(DEPARTURES, replayed, model={"name": "late_arrival", "version": "1"}, seconds={"reading": 0.5})
+    boarded = Boarded(boardings=9, predictions=9, stale=2, ahead=1, seconds=0.5, events=8, auc=0.7, auc_without=0.6)
+    return report(DEPARTURES, replayed, boarded, model={"name": "late_arrival", "version": "1"}, seconds={"reading": 0.5})
 
 
 def test_every_record_has_one_answer(replayed: Replayed) -> None:
@@ -159,6 +161,7 @@ def test_report_is_plain_json(found: Report) -> None:
     read = json.loads(text)
     assert (read["records"], read["predictions"], sum(read["dead_letters"].values())) == (428, 400, 28)
     assert set(read["judged"]["by_predictor"]) == {MODEL, ALONE, DELAY, CONSTANT}
+    assert (read["boarded"]["auc"], read["boarded"]["stale"]) == (0.7, 2)
     assert {"loop_p50_ms", "loop_p99_ms", "events_per_second", "stage_us", "ok", "failures"} <= set(read)
 
 
@@ -179,6 +182,7 @@ def test_elsewhere_than_on_a_terminal_there_are_no_control_characters(found: Rep
     assert max(map(len, shown.splitlines())) <= width
     assert "First prediction: flight 2013-00000, aircraft N0" in shown
     assert "NOT RIGHT  1 records have no answer" in shown
+    assert "timetable alone" in shown
     assert stage.seconds.keys() == {"reading"}
 
 

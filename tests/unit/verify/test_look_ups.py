@@ -1,0 +1,209 @@
+"""T03 for look-ups: what predictions read of other sources is computed again, and what is wrong with it is named, with nothing else."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+
+from headrace.memory_log import MemoryReader
+from headrace.memory_log.reader import MemoryFeed
+from headrace.parts import Limits
+from headrace.publish.encoder import HeaderPolicy
+from headrace.testing import Driver
+from headrace.types import Record, RecordBatch, TopicPartition
+from headrace.verify.findings import INVARIANTS, Findings, Kind
+from headrace.verify.subject import Subject
+from headrace.verify.verification import Verification, Wishes
+from tests.audit import batch_of
+from tests.unit.boarding import BOARDINGS, DEPARTURES, MODELS, PARTITIONS, PREDICTIONS, app, patient, started, traffic
+
+LOOKED_UP = "headrace-looked-up"
+Change = Callable[[Record], Record]
+
+
+class DamagedReader(MemoryReader):
+    """A reader to whom one prediction looks different, in whatever way it is read."""
+
+    def __init__(self, driver: Driver, offset: tuple[int, int] | None, change: Change) -> None:
+        super().__init__(driver.log)
+        self._place, self._change = offset, change
+
+    def feed(self, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> MemoryFeed:
+        feed = super().feed(starts, ends)
+        take = feed.take
+
+        def damaged() -> list[RecordBatch]:
+            found = []
+            for batch in take():
+                records = list(batch.records())
+                if batch.topic == PREDICTIONS:
+                    records = [self._change(one) if (one.partition, one.offset) == self._place else one for one in records]
+                found.append(batch_of(records))
+            return found
+
+        feed.take = damaged  # type: ignore[method-assign]
+        return feed
+
+
+def verified(
+    driver: Driver, place: tuple[int, int] | None = None, change: Change = lambda one: one, wishes: Wishes | None = None
+) -> Findings:
+    """The findings about a driver's log and store."""
+    subject = Subject(
+        reader=lambda: DamagedReader(driver, place, change),
+        written_end=driver.log.end_offset,
+        committed=lambda name: driver.log.committed(driver.app.name, name),
+        topic_id=driver.log.topic_id,
+        store=driver.store,
+        now_ms=lambda: driver.clock.monotonic_ns() // 1_000_000,
+        pause=driver.clock.advance,
+    )
+    return Verification(driver.app, subject, models=MODELS, headers=HeaderPolicy.CLOUDEVENTS, limits=Limits()).run(wishes or Wishes())
+
+
+def busy(draw: random.Random) -> Driver:
+    """A run that was killed and rolled back on the way."""
+    driver = started(app)
+    for step in ("apply", "end", "send", "offsets", "fetch"):
+        traffic(driver, draw, 80)
+        driver.crash(before=step)
+        driver.run()
+    driver.roll_back_state()
+    traffic(driver, draw, 40)
+    driver.run()
+    return driver
+
+
+@pytest.fixture(scope="module")
+def run() -> Driver:
+    """One such run for all damages."""
+    return busy(random.Random(7))
+
+
+def predictions(driver: Driver) -> list[Record]:
+    """All predictions."""
+    return [record for number in range(PARTITIONS) for record in driver.log.read(TopicPartition(PREDICTIONS, number))]
+
+
+def test_what_was_looked_up_is_computed_again(seed: int) -> None:
+    """Whatever was killed or rolled back, the log gives every value that was read, every mark, and where it was read."""
+    driver = busy(random.Random(seed))
+    findings = verified(driver)
+    assert [violation.text() for violation in findings.violations] == []
+    assert [findings.verdict(name) for name in INVARIANTS] == ["passed"] * 6
+    assert findings.checked["predictions"] > 80
+    assert findings.checked["predictions of other definitions"] == 0
+    marks = [json.loads(record.value or b"") for record in predictions(driver)]
+    assert any("stale" in one for one in marks)
+    assert any("ahead" in one for one in marks)
+
+
+def test_a_store_that_was_emptied_is_not_believed_before_it_is_whole(seed: int) -> None:
+    """While what is looked up is folded again it is as if it were not there; nothing of a half state is ever read."""
+    draw = random.Random(seed)
+    driver = started(patient)
+    traffic(driver, draw, 150)
+    driver.run()
+    driver.store.flush()
+    traffic(driver, draw, 30)
+    driver.crash()
+    traffic(driver, draw, 60)
+    driver.run()
+    assert [violation.text() for violation in verified(driver).violations] == []
+
+
+def replaced(record: Record, value: bytes | None = None, places: bytes | None = None) -> Record:
+    """The same record with another value or another header of what was looked up."""
+    headers = [(name, places if name == LOOKED_UP and places is not None else text) for name, text in record.headers]
+    return Record(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp_ms=record.timestamp_ms,
+        key=record.key,
+        value=record.value if value is None else value,
+        headers=headers,
+    )
+
+
+def whole(driver: Driver) -> Record:
+    """A prediction that read something of both views, and has a mean."""
+    return next(
+        record
+        for record in reversed(predictions(driver))
+        if json.loads(record.value or b"")["features"]["airport.mean_delay_1h"]
+        and (dict(record.headers)[LOOKED_UP] or b"").count(b"=") == 2
+    )
+
+
+def one_ulp_off(record: Record) -> Record:
+    """Its mean of the airport is the next floating-point number."""
+    value = record.value or b""
+    name = b'"airport.mean_delay_1h":'
+    begin = value.index(name) + len(name)
+    end = value.index(b",", begin)
+    return replaced(record, value[:begin] + repr(float(np.nextafter(float(value[begin:end]), np.inf))).encode() + value[end:])
+
+
+def without_one(record: Record) -> Record:
+    """It says that it read one offset earlier, where another state stood."""
+    places = dict(record.headers)[LOOKED_UP] or b""
+    first, _, rest = places.partition(b";")
+    name, offset, come = first.split(b":")
+    return replaced(record, places=b":".join((name, b"%d" % (int(offset) + 1_000_000), come)) + b";" + rest)
+
+
+def elsewhere(record: Record) -> Record:
+    """It says that it read in another partition than the one of its entity."""
+    places = dict(record.headers)[LOOKED_UP] or b""
+    view, _, rest = places.partition(b"=")
+    number, _, rest = rest.partition(b":")
+    return replaced(record, places=b"%b=%d:%b" % (view, (int(number) + 1) % PARTITIONS, rest))
+
+
+def marked(record: Record) -> Record:
+    """It is said to be stale, or not to be."""
+    value = record.value or b""
+    if b',"stale":' in value:
+        begin = value.index(b',"stale":')
+        return replaced(record, value[:begin] + value[value.index(b"]", begin) + 1 :])
+    return replaced(record, value.replace(b',"features":', b',"stale":["airport"],"features":', 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "kinds"),
+    [
+        (one_ulp_off, {Kind.FEATURES}),
+        (without_one, {Kind.FEATURES, Kind.RECORD}),
+        (elsewhere, {Kind.RECORD}),
+        (marked, {Kind.RECORD}),
+        (lambda record: replaced(record, places=b"nonsense"), {Kind.FEATURES, Kind.RECORD}),
+    ],
+)
+def test_damage_is_named(run: Driver, change: Change, kinds: set[Kind]) -> None:
+    """A value off by one ulp, an offset that no store can stand at, another partition, a wrong mark, a header that says nothing."""
+    record = whole(run)
+    assert change(record) != record
+    findings = verified(run, (record.partition, record.offset), change)
+    assert set(findings.counts) - {Kind.SCORE} == kinds, [violation.text() for violation in findings.violations]
+    said = json.loads(record.value or b"")["id"]
+    assert {f"{one.topic}-{one.partition}-{one.offset}-sum" for one in findings.violations} == {said}
+    assert said.startswith(BOARDINGS)
+
+
+def test_a_log_that_lost_its_beginning_is_not_compared_where_it_cannot_be() -> None:
+    """Of predictions whose windows the log of the other source no longer fills, only what it can tell is checked."""
+    driver = started(app)
+    draw = random.Random(3)
+    traffic(driver, draw, 300)
+    driver.run()
+    for number in range(PARTITIONS):
+        name = TopicPartition(DEPARTURES, number)
+        driver.log.delete_before(name, driver.log.end_offset(name) // 2)
+    findings = verified(driver)
+    assert {kind: count for kind, count in findings.counts.items() if kind in {Kind.FEATURES, Kind.SCORE, Kind.RECORD}} == {}
+    assert findings.checked["predictions of other definitions"] > 0
