@@ -43,7 +43,7 @@ class Found:
     """The last stable offset of every partition of the app's topics."""
     ends: dict[TopicPartition, int]
     aborted: int
-    """Results that `read_uncommitted` sees and `read_committed` does not."""
+    """Results and hops that `read_uncommitted` sees and `read_committed` does not."""
     left_out: dict[TopicPartition, list[int]]
     """The source records that were condemned, by the facts of the app."""
     seen: set[Result] = field(default_factory=set)
@@ -70,8 +70,10 @@ def collect(app: App, properties: Mapping[str, str], store: RedisStore) -> Found
                 source[TopicPartition(topic, record.partition)].append(record)
         predictions = {pipeline.name: committed.records(pipeline.predictions) for pipeline in app.pipelines}
         dead_letters = committed.records(app.dead_letters)
-        written = {partition: 0 for topic in results for partition in uncommitted.partitions(topic)}
+        hops = sorted(set(sources) - {one.topic for one in app.sources})
+        written = {partition: 0 for topic in (*results, *hops) for partition in uncommitted.partitions(topic)}
         seen_by_all = sum(map(len, uncommitted.batches(written)))
+        hopped = sum(len(source[partition]) for partition in source if partition.topic in hops)
         owned = [(partition, view.fp) for one in app.inputs for partition in committed.partitions(one.topic) for view in app.views_of(one)]
         return Found(
             source=source,
@@ -82,7 +84,7 @@ def collect(app: App, properties: Mapping[str, str], store: RedisStore) -> Found
             committed=KafkaTopics(properties).group_offsets(app.name, list(source)),
             stable_ends={partition: committed.log_range(partition).end for partition in everywhere},
             ends={partition: uncommitted.log_range(partition).end for partition in everywhere},
-            aborted=seen_by_all - len(dead_letters) - sum(map(len, predictions.values())),
+            aborted=seen_by_all - len(dead_letters) - sum(map(len, predictions.values())) - hopped,
             left_out=condemned_offsets([record.value for record in committed.records(app.facts)] if committed.exists(app.facts) else []),
         )
     finally:
