@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     )
     from headrace.lookup import Features
     from headrace.source import Event, EventTime, Outcomes, Source
-    from headrace.training import Topics, TrainingFrame, training_frame, write_training_set
+    from headrace.training import Preview, Topics, TrainingFrame, preview, training_frame, write_training_set
 
 __all__ = [
     "App",
@@ -59,6 +59,7 @@ __all__ = [
     "LookUp",
     "Outcomes",
     "Pipeline",
+    "Preview",
     "Source",
     "Topics",
     "TrainingFrame",
@@ -82,6 +83,7 @@ __all__ = [
     "min",
     "mode",
     "models",
+    "preview",
     "quantile",
     "rate",
     "ratio",
@@ -133,7 +135,7 @@ _HOMES = {
     ),
     "headrace.lookup": ("Features",),
     "headrace.source": ("Event", "EventTime", "Outcomes", "Source"),
-    "headrace.training": ("Topics", "TrainingFrame", "training_frame", "write_training_set"),
+    "headrace.training": ("Preview", "Topics", "TrainingFrame", "preview", "training_frame", "write_training_set"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -22,6 +22,7 @@ from functools import cached_property
 from headrace.duration import duration_ms, duration_text
 from headrace.errors import DefinitionError
 from headrace.expression import Expression, col
+from headrace.features.shown import vector_html
 from headrace.features.streams import canonical_json
 from headrace.features.view import FeatureView, fingerprint_of
 from headrace.source import Hop, Outcomes, Source, topic_name
@@ -145,6 +146,11 @@ class Pipeline:
 
     def __repr__(self) -> str:
         return f"Pipeline({self.name!r})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: its feature vector, a row each."""
+        notes = [f"scores {self.source.topic} into {self.predictions}; definition {self.fingerprint[:16]}"]
+        return vector_html(f"Pipeline {self.name}", self.views, [("of the event", self.event_features, self.source)], notes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,6 +282,15 @@ class App:
 
     def __repr__(self) -> str:
         return f"App({self.name!r})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: all its features, a row each, and what each pipeline is made of."""
+        notes = [
+            f"{one.name}: {', '.join(view.name for view in one.views) or 'no view'} -> {one.predictions}; definition {one.fingerprint[:16]}"
+            for one in self.pipelines
+        ]
+        of_events = [(f"{one.name}: of the event", one.event_features, one.source) for one in self.pipelines]
+        return vector_html(f"App {self.name}", self.views, of_events, notes)
 
     def _sources(self, where: str) -> tuple[Source, ...]:
         by_topic: dict[str, Source] = {}

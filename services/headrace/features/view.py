@@ -84,6 +84,12 @@ class Feature:
         written = {one.name: _written(getattr(self.options, one.name)) for one in fields(self.options)}
         return text.format(**{**written, "half_life_ms": duration_text(self.options.half_life_ms)}, **others)
 
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        from headrace.features.shown import feature_html  # noqa: PLC0415 - it describes what is defined here
+
+        return feature_html(self)
+
     def canonical(self) -> dict[str, object]:
         """A JSON form of everything that decides about its values."""
         return {
@@ -183,6 +189,12 @@ class FeatureView:
 
     def __repr__(self) -> str:
         return f"FeatureView({self.name!r}, version={self.version})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: its features, a row each."""
+        from headrace.features.shown import view_html  # noqa: PLC0415 - it describes what is defined here
+
+        return view_html(self)
 
     def _share(self) -> None:
         """Give every feature its lane or newest cell."""

@@ -13,6 +13,8 @@
     leakage.py    does a row know anything that came after it?
     skew.py       two frames of the same events, row by row
     grid.py       features on a grid of time, for analysts
+    previewing.py `preview`: values, their distribution (distribution.py) and how they go with an outcome; preview_shown.py shows it
+    course.py     one entity's features over time; chart.py draws them, the home of matplotlib
 
 The fold itself is `features/training.py`. This folder is the home of pyarrow, which comes with `headrace[training]`.
 """
@@ -27,6 +29,7 @@ if find_spec("pyarrow") is None:
 from headrace.training.building import training_frame
 from headrace.training.frame import TrainingFrame
 from headrace.training.history import Topics
+from headrace.training.previewing import Preview, preview
 from headrace.training.spark import write_training_set
 
-__all__ = ["Topics", "TrainingFrame", "training_frame", "write_training_set"]
+__all__ = ["Preview", "Topics", "TrainingFrame", "preview", "training_frame", "write_training_set"]

@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 
 from headrace.errors import DefinitionError
 from headrace.expression import Expression
+from headrace.features.units import unit_of, unit_of_field
 from headrace.features.view import Feature, FeatureView
 from headrace.source import Source
 from headrace.training.files import read_folder
@@ -42,10 +43,6 @@ if TYPE_CHECKING:
 LABEL = "_label"
 INSTANT = pa.timestamp("ms", tz="UTC")
 _LINEAGE = b"headrace"
-_UNITS = {"count": "events", "share": "1", "seconds_since_last": "s"}
-"""What is known without asking anybody."""
-_OF_THE_FIELD = {"sum", "mean", "min", "max", "std", "last", "first", "quantile"}
-"""What has the unit of its field, where the contract says one: `amount: float = Field(json_schema_extra={"unit": "EUR"})`."""
 _SHOWN = 8
 
 
@@ -153,23 +150,14 @@ class FeatureNote:
 
 def note_of(feature: Feature, name: str, source: Source) -> FeatureNote:
     """What stands beside a feature of a view, under the name it has there."""
-    word = feature.aggregation.name
-    unit = _unit_of(feature.value, source) if word in _OF_THE_FIELD else _UNITS.get(word, "")
-    return FeatureNote(name=name, description=feature.description, unit=unit)
-
-
-def _unit_of(value: Expression | None, source: Source) -> str:
-    """The unit of a field, as its contract says; nothing for what is computed."""
-    field = None if value is None else source.event.model_fields.get(value.field() or "")
-    said = field.json_schema_extra if field is not None else None
-    return str(said.get("unit", "")) if isinstance(said, dict) else ""
+    return FeatureNote(name=name, description=feature.description, unit=unit_of(feature, source))
 
 
 def notes_of(views: Sequence[FeatureView], event_features: Sequence[tuple[str, Expression]]) -> list[FeatureNote]:
     """Of a whole vector, in order."""
     found = [note_of(feature, f"{view.name}.{feature.name}", view.source) for view in views for feature in view.features]
     for name, expression in event_features:
-        unit = _unit_of(expression, views[0].source)
+        unit = unit_of_field(expression, views[0].source)
         found.append(FeatureNote(name=name, description=f"{expression!r} of the event itself", unit=unit))
     return found
 
