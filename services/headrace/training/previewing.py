@@ -175,8 +175,8 @@ def _insist(app: App | Pipeline, chosen: Pipeline, events: object, outcome: obje
         )
     if outcome is not None and not isinstance(outcome, Expression) and chosen.outcomes is None:
         raise DefinitionError(
-            "preview: nobody says how these outcomes are joined: by of=<pipeline> name one that declares outcomes=hr.Outcomes(...), or give "
-            "an expression over a column of the events, such as outcome=hr.col('arr_delay') > 15"
+            "preview: nobody says how these outcomes are joined: by of=<pipeline> name one that declares outcomes=hr.Outcomes(...), or "
+            "give an expression over a column of the events, such as outcome=hr.col('arr_delay') > 15"
         )
 
 
