@@ -22,6 +22,7 @@ from headrace.errors import FatalError, PartitionGivenUp, PartitionMoved, Transi
 from headrace.executor import Executor, Outcome
 from headrace.features.applier import Applier
 from headrace.features.state_store import ApplyResult, StateStore
+from headrace.forgotten import erased_again
 from headrace.recovery import Found, Phase, Plan
 from headrace.timeline import Timeline
 from headrace.types import Delivery, Drain, PartitionWrite, RecordBatch, TopicPartition, Work
@@ -297,6 +298,10 @@ class Assignment:
         if plan.resets and self._store.reset(name, plan.resets, owner, topic_id, plan.live_from) is not ApplyResult.OK:
             raise PartitionMoved(f"{name.topic}-{name.partition}: claimed by another worker")
         begun = self._crashes.begin(name, owner, claim.note, start=plan.start, committed=plan.live_from, end=found.log.end)
+        kept = {view: head for view, head in claim.heads.items() if view not in plan.resets}
+        for write in erased_again(self._store, name, kept, begun.erased) if begun.erased else ():
+            if self._store.apply(owner, write) is not ApplyResult.OK:
+                raise PartitionMoved(f"{name.topic}-{name.partition}: claimed by another worker")
         return plan, begun
 
     def _insist_on(self, name: TopicPartition, owner: bytes) -> None:

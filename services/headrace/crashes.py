@@ -37,6 +37,7 @@ import numpy as np
 
 from headrace.errors import PartitionGivenUp, PartitionMoved, StoreRefused, TransientError
 from headrace.features.state_store import ApplyResult, StateStore
+from headrace.forgotten import Erasure, erasures_in
 from headrace.types import Bools, RecordBatch, TopicPartition
 
 WARY_RECORDS = 256
@@ -152,6 +153,8 @@ class Begun:
     owner: bytes
     attempt: Attempt
     left_out: Sequence[int] = ()
+    erased: Sequence[Erasure] = ()
+    """Whose state was taken away behind the start of the fold (`forgotten.py`)."""
     alone: int = 0
     """So many records go one by one at least, as long as they stood in the log at the claim: in a hop they are fewer than its offsets."""
     end: int = 0
@@ -201,8 +204,9 @@ class CrashWatch:
 
         Raises `PartitionMoved`, `PartitionGivenUp`, `TransientError`.
         """
-        facts = condemned_offsets(self._facts()).get(partition, ()) if start < committed else ()
-        left_out = [offset for offset in facts if offset < committed]
+        facts = self._facts() if start < committed else ()
+        left_out = [offset for offset in condemned_offsets(facts).get(partition, ()) if offset < committed]
+        erased = [one for one in erasures_in(facts).get(partition, ()) if start < one.offset]
         before = None if note is None else Attempt.of(note)
         mine = Attempt(slot=self._slot, process=self._process, start=start, committed=committed)
         found = begin(before, mine, wary_until=min(start + self._room, end), gone=self._gone)
@@ -219,7 +223,7 @@ class CrashWatch:
                     f"left out; install the version that made it, then `headrace state rebuild --partition {name}`, and restart the worker"
                 )
         alone = self._room if got_no_further(before, mine) else 0
-        return Begun(owner=owner, attempt=found, left_out=left_out, alone=alone, end=end)
+        return Begun(owner=owner, attempt=found, left_out=left_out, erased=erased, alone=alone, end=end)
 
     def _gone(self, slot: str, process: str) -> bool:
         return self._is_newer(self._store.holder(slot), process)
@@ -230,6 +234,10 @@ class CrashWatch:
         self._stopped.pop(partition, None)
         if begun.left_out or begun.attempt.wary_until:
             self._looked_at.add(partition)
+
+    def erased(self, partition: TopicPartition) -> Sequence[Erasure]:
+        """Whose state was taken away behind the start of its fold."""
+        return self._begun[partition].erased if partition in self._begun else ()
 
     def wary_until(self, partition: TopicPartition) -> int:
         """Below which offset its records go one by one; 0 where none does."""

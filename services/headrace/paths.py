@@ -11,6 +11,7 @@ from headrace.decode.decoder import MAX_VALUE_BYTES, Decoder
 from headrace.decode.hop_decoder import HopDecoder
 from headrace.definition import App
 from headrace.features.view import FeatureView
+from headrace.forgotten import leaves_out
 from headrace.pipeline import SourcePath
 from headrace.recovery import Plan
 from headrace.source import Hop, Source
@@ -57,12 +58,18 @@ class Paths:
         self._unpacked.pop(partition, None)
         empty = plan.resets.keys() == plan.starts.keys()
         self._paths[partition.topic].partitions = plan.partitions
-        self._paths[partition.topic].states.start(partition, plan.starts, plan.watermark_ms, empty=empty)
+        states = self._paths[partition.topic].states
+        states.start(partition, plan.starts, plan.watermark_ms, empty=empty)
+        erased = self._crashes.erased(partition)
+        if erased:
+            states.leave_out(partition, leaves_out(partition.topic, erased))
 
     def go_live(self, partition: TopicPartition, watermark_ms: int | None) -> None:
         """Scoring begins; the committed watermark, where known, is the watermark."""
+        states = self._paths[partition.topic].states
+        states.leave_out(partition, None)
         if watermark_ms is not None:
-            self._paths[partition.topic].states.set_watermark(partition, watermark_ms)
+            states.set_watermark(partition, watermark_ms)
 
     def drop(self, partition: TopicPartition) -> None:
         """Forget everything about a partition."""

@@ -79,9 +79,9 @@ class Cluster:
         if wanted.offsets:
             starts = self._starts(wanted)
             _insist(lambda: self._topics.start_group(self._app.name, starts))
-            self._remember(b"starts", starts_fact(starts))
+            self.remember(b"starts", starts_fact(starts))
         if wanted.views:
-            self._remember(b"definitions", definitions_fact(self._app))
+            self.remember(b"definitions", definitions_fact(self._app))
 
     def _starts(self, wanted: Changes) -> dict[TopicPartition, Position]:
         reader = KafkaReader(self.properties)
@@ -94,7 +94,7 @@ class Cluster:
             for name, found in ranges.items()
         }
 
-    def _remember(self, key: bytes, value: bytes) -> None:
+    def remember(self, key: bytes, value: bytes) -> None:
         """Write a fact."""
         sink = KafkaAtLeastOnceSink(self.properties, name=f"{self._app.name}.apply", commit_offsets=lambda _, __: True)
         fact = OutRecords(topic=self._app.facts, keys=[key], values=[value], headers=[[]], timestamps_ms=[0])

@@ -27,6 +27,7 @@ from headrace.errors import PartitionMoved
 from headrace.features.resident import ResidentStates
 from headrace.features.state_store import ApplyResult, StateStore
 from headrace.features.view import FeatureView
+from headrace.forgotten import erasures_in, leaves_out
 from headrace.paths import decoder_of, span_ms
 from headrace.recovery import Found, Plan
 from headrace.source import Source
@@ -138,7 +139,10 @@ class Filling:
 
     def _fold(self, reader: RecordReader, start: int, end: int, first: int) -> bool:
         """Fold one stretch of the log and write what comes of it."""
-        left_out = {self._name: condemned_offsets(facts_of(self._app, self._subject)).get(self._name, [])}
+        facts = facts_of(self._app, self._subject)
+        left_out = {self._name: condemned_offsets(facts).get(self._name, [])}
+        erased = erasures_in(facts).get(self._name)
+        self._states.leave_out(self._name, leaves_out(self._name.topic, erased) if erased else None)
         for batch in reader.batches({self._name: start}, {self._name: end}) if start < end else ():
             kept = np.flatnonzero(~rows_at(batch, left_out))
             self._states.fold(self._decoder.decode(batch if len(kept) == len(batch) else batch.select(kept)).events)

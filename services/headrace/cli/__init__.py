@@ -25,7 +25,7 @@ COMMANDS = {
     "apply": ("apply", "Make the topics of an app and commit its starting offsets."),
     "run": ("run", "Run a worker."),
     "features": ("features", "The features of an app: look them up, list, document, export, plot them."),
-    "state": ("state", "The online state of an app: verify, rebuild, snapshot, restore."),
+    "state": ("state", "The online state of an app: verify, rebuild, snapshot, restore, forget."),
     "verify": ("verify", "Check what was promised on your own topics."),
     "training-set": ("training_set", "Make the rows a model is trained on, from topics or files."),
     "audit": ("audit", "Compare the features that were served with a naive recomputation, for a sample of entities."),

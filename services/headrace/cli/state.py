@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headrace.cli import state_forget
 from headrace.cli.output import Output
 
 if TYPE_CHECKING:
     from headrace.definition import App
     from headrace.features.redis_store import RedisStore
+    from headrace.kafka_client import Properties
     from headrace.source import Source
     from headrace.types import TopicPartition
     from headrace.verify.entity import EntityState, Seen
@@ -267,6 +269,7 @@ class Desk:
     """An app, its topics and group, and its store."""
 
     app: App
+    properties: Properties
     subject: Subject
     store: RedisStore
     partitions: dict[str, TopicPartition]
@@ -288,16 +291,21 @@ class Desk:
         """The sources and hops that have views."""
         return [reads for reads in self.app.inputs if self.app.views_of(reads)]
 
+    def partition_of(self, source: Source, entity: str) -> TopicPartition:
+        """Where an entity of a source or hop is kept."""
+        from headrace.partitioner import partition_of
+        from headrace.types import TopicPartition
+
+        count = sum(name.topic == source.topic for name in self.partitions.values())
+        return TopicPartition(source.topic, partition_of(entity.encode(), count))
+
     @contextmanager
     def entity(self, source: Source, entity: str, told: Told) -> Iterator[EntityState]:
         """The state of an entity of a source."""
-        from headrace.partitioner import partition_of
-        from headrace.types import TopicPartition
         from headrace.verify.entity import EntityState
 
-        key = entity.encode()
-        number = partition_of(key, sum(name.topic == source.topic for name in self.partitions.values()))
-        state = EntityState(self.app, self.subject, self.store, source, name=TopicPartition(source.topic, number), key=key, told=told)
+        name = self.partition_of(source, entity)
+        state = EntityState(self.app, self.subject, self.store, source, name=name, key=entity.encode(), told=told)
         try:
             yield state
         finally:
@@ -329,7 +337,7 @@ def opened(app_reference: str, config: Path | None) -> Iterator[Desk]:
                 names = [name for topic in topics for name in reader.partitions(topic)]
             finally:
                 reader.close()
-            yield Desk(app=definition, subject=subject, store=store, partitions={text(name): name for name in names})
+            yield Desk(app=definition, properties=properties, subject=subject, store=store, partitions={text(name): name for name in names})
     finally:
         store.close()
 
@@ -387,3 +395,6 @@ def features(seen: Sequence[Seen]) -> dict[str, dict[str, float | None]]:
 def text(name: TopicPartition) -> str:
     """A partition's name for people."""
     return f"{name.topic}-{name.partition}"
+
+
+state_forget.add_to(app)

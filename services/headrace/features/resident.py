@@ -100,6 +100,7 @@ class ResidentStates:
         self._table = EntityRows(self.views)
         self._sweep = StoreSweep(self.views, scan)
         self._partitions: dict[TopicPartition, _Partition] = {}
+        self._left_out: dict[TopicPartition, Callable[[str], int]] = {}
         self._slots: list[TopicPartition | None] = []
         self._batch = 0
         self._cursor = 0
@@ -135,10 +136,17 @@ class ResidentStates:
     def drop(self, partition: TopicPartition) -> None:
         """Forget everything of a partition, whether it is stored or not."""
         found = self._partitions.pop(partition, None)
+        self._left_out.pop(partition, None)
         self._sweep.drop(partition)
         if found is not None:
             self._forget(found, list(found.rows.values()))
             self._slots[found.slot] = None
+
+    def leave_out(self, partition: TopicPartition, below: Callable[[str], int] | None) -> None:
+        """From now on an entity's events below `below(entity)` move the watermark and are in no state of it; None: all are again."""
+        self._left_out.pop(partition, None)
+        if below is not None:
+            self._left_out[partition] = below
 
     def set_watermark(self, partition: TopicPartition, watermark_ms: int) -> None:
         """Put the watermark of a partition somewhere else."""
@@ -196,15 +204,28 @@ class ResidentStates:
         """Fold; nothing is changed when this raises."""
         self._look_into_the_store(events.records.topic, numbers, ours)
         rows = self._rows_of(events, numbers, ours)
+        takes = _takes(numbers, events.records.offsets[events.rows], advance.late, ours)
+        if self._left_out:
+            self._leave_out(takes, events, numbers)
         return self._table.fold(
             Events(
                 rows=rows,
                 times_ms=np.array(events.event_times_ms, dtype=np.int64),
                 horizons_ms=advance.horizons_ms,
-                takes=_takes(numbers, events.records.offsets[events.rows], advance.late, ours),
+                takes=takes,
                 given=self._table.given(events.columns, len(events)),
             )
         )
+
+    def _leave_out(self, takes: Bools, events: EventBatch, numbers: Int32s) -> None:
+        """Take nothing of those who were forgotten behind it."""
+        offsets = events.records.offsets[events.rows]
+        for number in np.unique(numbers).tolist():
+            below = self._left_out.get(TopicPartition(events.records.topic, number))
+            if below is not None:
+                mine = np.flatnonzero(numbers == number)
+                until = np.array([below(events.entities[place]) for place in mine.tolist()], dtype=np.int64)
+                takes[mine[offsets[mine] < until]] = False
 
     def _look_into_the_store(self, topic: str, numbers: Int32s, ours: Mapping[int, _Partition]) -> None:
         """Sweep what is not in memory, where anything is."""

@@ -133,6 +133,12 @@ class KafkaTopics:
             offsets[TopicPartition(one.topic, one.partition)] = commit_metadata.position(one.offset, one.metadata) if known else None
         return offsets
 
+    def members(self, group: str) -> list[str]:
+        """Who is in a group now, each by its slot where it has one, and its host; nobody, where the group is not there."""
+        doing = f"asking for the members of group {group}"
+        found = answer(self._admin.describe_consumer_groups([group], request_timeout=ANSWER_S)[group], doing)
+        return sorted(f"{one.group_instance_id or one.client_id} on {one.host.removeprefix('/')}" for one in found.members)
+
     def start_group(self, group: str, offsets: Mapping[TopicPartition, Position]) -> None:
         """Commit the offsets at which a group that nobody is in begins. Raises `BrokerRefused` while it has members.
 

@@ -20,6 +20,7 @@ from headrace.errors import PartitionMoved, TransientError
 from headrace.features.state import same_state
 from headrace.features.state_store import ApplyResult, StateStore
 from headrace.features.view import FeatureView
+from headrace.forgotten import erasures_in
 from headrace.source import Source
 from headrace.types import PartitionWrite, StateChunk, TopicPartition, ViewHead, ViewWrite
 from headrace.verify.findings import Findings
@@ -151,8 +152,11 @@ class EntityState:
 
     def _insist_that_none_was_condemned(self) -> None:
         """The fold reads ahead of what is committed, where a record may still be condemned. Raises `TransientError` if one was."""
-        if condemned_offsets(facts_of(self._app, self._subject)).get(self._name, []) != self._fold.left_out:
+        facts = facts_of(self._app, self._subject)
+        if condemned_offsets(facts).get(self._name, []) != self._fold.left_out:
             raise TransientError(f"a record of {self._text()} was condemned meanwhile (CRASH_LOOP); run the command again")
+        if erasures_in(facts).get(self._name, []) != self._fold.erased:
+            raise TransientError(f"an entity of {self._text()} was forgotten meanwhile; run the command again")
 
     def _follow(self) -> None:
         self._fold.follow(self._reader, self._reader.log_range(self._name).end)

@@ -16,12 +16,23 @@ from headrace.clock import ManualClock
 from headrace.crashes import rows_at
 from headrace.definition import App, Pipeline
 from headrace.features.looked_up import LooksUp
+from headrace.forgotten import Erasure, token_of
 from headrace.parts import Limits
 from headrace.predict.scores import Model
 from headrace.publish.encoder import HeaderPolicy
 from headrace.source import Source
 from headrace.timeline import Timeline
-from headrace.types import NO_WATERMARK_MS, Bools, Int32s, Int64s, OutRecords, RecordBatch, TopicPartition
+from headrace.types import (
+    NO_WATERMARK_MS,
+    Bools,
+    Int32s,
+    Int64s,
+    OutRecords,
+    PartitionWrite,
+    RecordBatch,
+    TopicPartition,
+    ViewWrite,
+)
 from headrace.verify.shelf import Shelf
 
 RESIDENT = 200_000
@@ -51,15 +62,18 @@ class SourceFold:
         shelf: Shelf,
         starts: Mapping[TopicPartition, int],
         left_out: Mapping[TopicPartition, Sequence[int]],
+        erased: Mapping[TopicPartition, Sequence[Erasure]],
         headers: HeaderPolicy,
         limits: Limits,
         partitions: int,
         look_ups: Callable[[Pipeline], LooksUp | None],
     ) -> None:
-        """`left_out`: the offsets that were condemned (`crashes.py`); `partitions`: how many the topic has; `look_ups` gives what a
-        pipeline looks up.
+        """`left_out`: the offsets that were condemned (`crashes.py`); `erased`: whose state was taken away, and where (`forgotten.py`);
+        `partitions`: how many the topic has; `look_ups` gives what a pipeline looks up.
         """
         self._shelf, self._left_out = shelf, left_out
+        # What was taken away where the fold begins, or before, is not there anyway.
+        self._erased = {name: [one for one in erased.get(name, ()) if one.offset > start] for name, start in starts.items()}
         self.of_other_definitions = 0
         """Records of a hop with features that other definitions made."""
         self._clock = ManualClock(0)
@@ -81,14 +95,17 @@ class SourceFold:
 
     def take(self, batch: RecordBatch) -> None:
         """Fold the next records, whatever they lead to."""
-        self._begin(batch)
-        kept = np.flatnonzero(~rows_at(batch, self._left_out))
-        self._path.replay(batch if len(kept) == len(batch) else batch.select(kept), Timeline(self._clock.monotonic_ns))
-        self._store_if_many()
+        for some in self._cut(batch):
+            kept = np.flatnonzero(~rows_at(some, self._left_out))
+            self._path.replay(some if len(kept) == len(some) else some.select(kept), Timeline(self._clock.monotonic_ns))
+            self._store_if_many()
 
     def results(self, batch: RecordBatch) -> Iterator[Led]:
         """What the next records lead to. Those of a hop that other definitions made are folded and lead to nothing we could tell."""
-        self._begin(batch)
+        for some in self._cut(batch):
+            yield from self._results(some)
+
+    def _results(self, batch: RecordBatch) -> Iterator[Led]:
         out = rows_at(batch, self._left_out)
         if out.any():
             letters, _ = self._path.refuse(batch.select(np.flatnonzero(out)))
@@ -102,6 +119,51 @@ class SourceFold:
                 self._path.replay(some, Timeline(self._clock.monotonic_ns))
                 self.of_other_definitions += len(some)
             self._store_if_many()
+
+    def settle(self, ends: Mapping[TopicPartition, int]) -> None:
+        """Everything below these offsets was given: take away what was taken away up to there, and bring the shelf up to it all."""
+        for name, end in ends.items():
+            while self._erased.get(name) and self._erased[name][0].offset <= end:
+                self._erase(name)
+        self.store()
+
+    def _cut(self, batch: RecordBatch) -> Iterator[RecordBatch]:
+        """The next records, cut where somebody's state is taken away; it is, before what follows is asked for."""
+        rest = batch
+        while len(rest):
+            cuts = [(place, name) for name in self._erased if name.topic == rest.topic and (place := self._place(rest, name)) is not None]
+            if not cuts:
+                break
+            place, name = min(cuts)
+            if place:
+                yield self._begun(rest.select(np.arange(place)))
+                rest = rest.select(np.arange(place, len(rest)))
+            self._erase(name)
+        if len(rest):
+            yield self._begun(rest)
+
+    def _place(self, batch: RecordBatch, name: TopicPartition) -> int | None:
+        """In front of which record somebody's state is taken away."""
+        if not self._erased[name]:
+            return None
+        behind = np.flatnonzero((batch.partitions == name.partition) & (batch.offsets >= self._erased[name][0].offset))
+        return int(behind[0]) if len(behind) else None
+
+    def _erase(self, name: TopicPartition) -> None:
+        """Take away the next state that was taken away: as for a worker that comes to a partition whose store has it no more."""
+        erasure, states = self._erased[name].pop(0), self._path.states
+        self.store()
+        for view in states.views:
+            keys = [key for page in self._shelf.pages(name, view.fp) for key, _ in page]
+            gone = [key for key in keys if token_of(name.topic, key.decode()) == erasure.token]
+            write = ViewWrite(view=view.fp, start=erasure.offset, end=erasure.offset, chunks=[], deletions=gone)
+            self._shelf.apply([PartitionWrite(partition=name, watermark_ms=states.watermark_ms(name), views=[write])])
+        at = self._ends.get(name, 0)
+        states.start(name, {view.fp: at for view in states.views}, states.watermark_ms(name))
+
+    def _begun(self, batch: RecordBatch) -> RecordBatch:
+        self._begin(batch)
+        return batch
 
     def _begin(self, batch: RecordBatch) -> None:
         for number in set(batch.partitions.tolist()):

@@ -165,14 +165,14 @@ class LookUpAnswers:
                     (_UNTOLD, number, name.partition, max(log.start, whole)),
                 )
             with closing(Shelf({kept_at.topic: [view.fp for view in self._app.views_of(kept_at)]})) as shelf:
-                fold = state_fold(self._app, kept_at, shelf, {name: log.start}, self._scope.left_out)
+                fold = state_fold(self._app, kept_at, shelf, {name: log.start}, self._scope)
                 # No store can stand beyond the end: what says so will be found to be wrong.
                 seen = [offset for offset in self._offsets_seen(reads, name) if offset <= log.end]
                 for batches, offset in up_to_each(reader, name, log.start, seen):
                     for batch in batches:
                         fold.take(batch)
                         self._told(len(batch))
-                    fold.store()
+                    fold.settle({name: offset})
                     for one, state_reader in reads.values():
                         self._answer(one, state_reader, name, offset, shelf, fold)
 

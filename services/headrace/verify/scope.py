@@ -12,6 +12,7 @@ from headrace.consume.record_reader import RecordReader
 from headrace.crashes import condemned_offsets
 from headrace.definition import App
 from headrace.errors import FatalError, TransientError, UnstableOffsets
+from headrace.forgotten import Erasure, erasures_in
 from headrace.paths import span_ms
 from headrace.source import Source
 from headrace.types import Position, Record, TopicPartition
@@ -43,6 +44,8 @@ class Scope:
     """Their ends after that."""
     left_out: dict[TopicPartition, list[int]] = field(default_factory=dict)
     """Source records that were condemned (`crashes.py`): dead letters that no fold takes."""
+    erased: dict[TopicPartition, list[Erasure]] = field(default_factory=dict)
+    """Whose state was taken away, and where (`forgotten.py`)."""
     open: dict[TopicPartition, int] = field(default_factory=dict)
     """Result partitions in which a transaction stays open, and from where."""
 
@@ -89,7 +92,7 @@ def scope_of(app: App, subject: Subject, from_ms: int | None, to_ms: int | None,
         still_open = _wait_for_ends(reader, subject, until)
         scope = Scope(partitions=partitions, committed=committed, before=before, until={**until, **still_open}, open=still_open)
         facts = facts_of(app, subject)
-        began, scope.left_out = starting_offsets(facts), condemned_offsets(facts)
+        began, scope.left_out, scope.erased = starting_offsets(facts), condemned_offsets(facts), erasures_in(facts)
         for reads in app.inputs:
             span = span_ms(reads, app.views_of(reads))
             for name in partitions[reads.topic]:
@@ -119,7 +122,8 @@ def state_scope(app: App, subject: Subject, wanted: Sequence[TopicPartition], *,
                 scope.committed[name] = stable_position(app, subject, name)
                 bounds = _bounds(reader, name, scope.committed[name].offset, span, (None, None))
                 scope.starts[name], scope.firsts[name], scope.ends[name] = bounds
-        scope.left_out = condemned_offsets(facts_of(app, subject))
+        facts = facts_of(app, subject)
+        scope.left_out, scope.erased = condemned_offsets(facts), erasures_in(facts)
         return scope
     finally:
         reader.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -44,17 +43,16 @@ class Unscored:
         return Scores(scores=np.zeros(len(values)), refused=[])
 
 
-def state_fold(
-    app: App, source: Source, shelf: Shelf, starts: Mapping[TopicPartition, int], left_out: Mapping[TopicPartition, Sequence[int]]
-) -> SourceFold:
-    """The fold of some partitions of a source, for their states; `left_out`: what was condemned (`crashes.py`)."""
+def state_fold(app: App, source: Source, shelf: Shelf, starts: Mapping[TopicPartition, int], scope: Scope) -> SourceFold:
+    """The fold of some partitions of a source, for their states; the scope says what is in none of them."""
     return SourceFold(
         app,
         source,
         models={pipeline.name: Unscored() for pipeline in app.pipelines},
         shelf=shelf,
         starts=starts,
-        left_out=left_out,
+        left_out=scope.left_out,
+        erased=scope.erased,
         headers=HeaderPolicy.MINIMAL,
         limits=Limits(),
         partitions=0,  # it stands in what is passed on, and of that nothing is looked at
@@ -83,13 +81,13 @@ class StateVerification:
                     reads,
                     shelf,
                     {name: start for name, start in scope.starts.items() if name.topic == reads.topic},
-                    scope.left_out,
+                    scope,
                 )
                 for reads in self._app.inputs
             }
             self._fold(scope, folds, findings)
             for fold in folds.values():
-                fold.store()
+                fold.settle(scope.ends)
             self._wait_for_store(scope, rest_ms)
             watermarks = {name: folds[name.topic].watermark_ms(name) for name in scope.starts}
             StateCheck(self._app, self._subject, shelf, findings).run(scope, watermarks, whole=True)
@@ -137,9 +135,9 @@ class EntityFold:
             raise FatalError(f"the state of this entity cannot be told from the log: {why}")
         self.end = scope.starts[name]
         self._begin, self._committed = self.end, scope.committed[name].offset
-        self.left_out = scope.left_out.get(name, [])
+        self.left_out, self.erased = scope.left_out.get(name, []), scope.erased.get(name, [])
         self._shelf = Shelf({source.topic: self._views})
-        self._fold = state_fold(app, source, self._shelf, scope.starts, scope.left_out)
+        self._fold = state_fold(app, source, self._shelf, scope.starts, scope)
         self._ends: list[int] = []
         self._versions: list[Mapping[str, bytes | None]] = []
 
@@ -153,14 +151,27 @@ class EntityFold:
     def follow(self, reader: RecordReader, end: int) -> None:
         """Fold on up to an offset, and keep what the states are after each record of the entity."""
         for batch in self._batches(reader, end):
-            rows = [row for row, key in enumerate(batch.keys) if key == self._key]
-            cuts = [0, *(row + 1 for row in rows), len(batch)]
-            for begin, cut in pairwise(cuts):
+            begin = 0
+            for cut, at in self._changes(batch):
                 if begin < cut:
                     self._fold.take(batch.select(np.arange(begin, cut)))
-                if cut - 1 in rows:
-                    self._keep(int(batch.offsets[cut - 1]) + 1)
+                self._keep(at)
+                begin = cut
+            if begin < len(batch):
+                self._fold.take(batch.select(np.arange(begin, len(batch))))
+        if any(self.end < one.offset <= end for one in self.erased):
+            self._keep(end)
         self.end = max(self.end, end)
+
+    def _changes(self, batch: RecordBatch) -> list[tuple[int, int]]:
+        """Behind which records the state may be another one, and the offset that it is kept for."""
+        found = {(row + 1, int(batch.offsets[row]) + 1) for row, key in enumerate(batch.keys) if key == self._key}
+        found |= {
+            (int(np.searchsorted(batch.offsets, one.offset)), one.offset)
+            for one in self.erased
+            if int(batch.offsets[0]) < one.offset <= int(batch.offsets[-1])
+        }
+        return sorted(found)
 
     def at(self, offset: int) -> Mapping[str, bytes | None] | None:
         """The packed state in each view as of an offset, None where there is none; None where we have no version."""
@@ -182,6 +193,6 @@ class EntityFold:
                 self._told(int(batch.offsets[-1]) + 1 - self._begin, max(self._committed, end) - self._begin)
 
     def _keep(self, offset: int) -> None:
-        self._fold.store()
+        self._fold.settle({self._name: offset})
         self._ends.append(offset)
         self._versions.append({view: self._shelf.states(self._name, view, [self._key])[0] for view in self._views})

@@ -106,6 +106,7 @@ class Verification:
                     shelf=shelf,
                     starts={name: start for name, start in scope.starts.items() if name.topic == reads.topic},
                     left_out=scope.left_out,
+                    erased=scope.erased,
                     headers=self._headers,
                     limits=self._limits,
                     partitions=len(scope.partitions[reads.topic]),
@@ -115,7 +116,7 @@ class Verification:
             }
             self._join(scope, folds, look_ups)
             for fold in folds.values():
-                fold.store()
+                fold.settle(scope.ends)
             check_rest(self._app, self._subject, scope, self._findings, live=wishes.live)
             watermarks = {name: folds[name.topic].watermark_ms(name) for name in scope.starts}
             StateCheck(self._app, self._subject, shelf, self._findings).run(scope, watermarks, whole=wishes.to_ms is None)
