@@ -72,6 +72,18 @@ def leaves_out(topic: str, erasures: Sequence[Erasure]) -> Callable[[str], int]:
     return below
 
 
+def last_erasures(topic: str, erasures: Sequence[Erasure]) -> Callable[[str, int], int]:
+    """At which offset up to a given one an entity's state was taken away last; 0 where it was not."""
+    of: dict[str, list[int]] = {}
+    for one in sorted(erasures):
+        of.setdefault(one.token, []).append(one.offset)
+
+    def last(entity: str, offset: int) -> int:
+        return max((found for found in of.get(token_of(topic, entity), ()) if found <= offset), default=0)
+
+    return last
+
+
 def erased_again(
     store: StateStore, partition: TopicPartition, heads: Mapping[str, ViewHead], erasures: Sequence[Erasure]
 ) -> list[PartitionWrite]:

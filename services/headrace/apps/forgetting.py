@@ -85,8 +85,8 @@ class Forgetting:
         for fp, head in heads.items():
             if head.offset not in {None, offset}:
                 raise FatalError(
-                    f"{_text(name)}: the state of view {views[fp].name} stands at offset {head.offset}, and {offset} is committed: its "
-                    "worker was killed before it wrote all of it; start one, let it catch up, end it with SIGTERM, and run the command again"
+                    f"{_text(name)}: the state of view {views[fp].name} stands at offset {head.offset}, and {offset} is committed: "
+                    "a worker was killed before it wrote the rest; start one, let it catch up, end it by SIGTERM, and run the command again"
                 )
 
     def _note(self, name: TopicPartition, erasure: Erasure) -> None:

@@ -24,7 +24,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,8 +33,9 @@ from headrace.definition import App
 from headrace.errors import SnapshotRefused, TransientError
 from headrace.features.snapshot_file import Page, Part, SnapshotFile, SnapshotWriter
 from headrace.features.state_store import ApplyResult, StateStore, aside
+from headrace.forgotten import Erasure, erasures_in, token_of
 from headrace.types import NO_WATERMARK_MS, PartitionWrite, StateChunk, TopicPartition, ViewHead, ViewWrite
-from headrace.verify.scope import stable_position
+from headrace.verify.scope import facts_of, stable_position
 from headrace.verify.subject import Subject
 
 ATTEMPTS = 20
@@ -191,6 +192,8 @@ class Plan:
     """Partitions, each with the views that the app still has."""
     changed: list[str]
     """What is left out, and why."""
+    erased: Mapping[TopicPartition, Sequence[Erasure]]
+    """Who was forgotten, and where: what the file still holds of them is left out, too."""
 
 
 def plan(app: App, subject: Subject, file: SnapshotFile, wanted: Collection[TopicPartition] | None) -> Plan:
@@ -200,7 +203,7 @@ def plan(app: App, subject: Subject, file: SnapshotFile, wanted: Collection[Topi
     topics = {part.partition.topic for part in file.parts}
     lacking = sorted(set(wanted or ()) - {part.partition for part in file.parts})
     against = [f"{_text(name)} is not in the file" for name in lacking]
-    found = Plan(parts=[], changed=[])
+    found = Plan(parts=[], changed=[], erased=erasures_in(facts_of(app, subject)))
     with closing(subject.reader()) as reader:
         there = {name for topic in topics if reader.exists(topic) for name in reader.partitions(topic)}
         for part in file.parts:
@@ -252,14 +255,26 @@ def _against(app: App, subject: Subject, reader: RecordReader, part: Part, views
     return None
 
 
-def restore(subject: Subject, store: StateStore, file: SnapshotFile, part: Part, views: Sequence[str], *, told: Told) -> None:
-    """Give views of a partition the states of a file, all in one step at the end. The claim fences the worker, which claims again."""
+def restore(
+    subject: Subject,
+    store: StateStore,
+    file: SnapshotFile,
+    part: Part,
+    views: Sequence[str],
+    *,
+    told: Told,
+    erased: Sequence[Erasure] = (),
+) -> None:
+    """Give views of a partition the states of a file, all in one step at the end. The claim fences the worker, which claims again.
+
+    `erased`: who was forgotten in this partition.
+    """
     name, owner = part.partition, secrets.token_bytes(16)
     names = [aside(view) for view in views]
     store.claim(name, names, owner)
     try:
         _done(store.reset(name, dict.fromkeys(names, BEGIN), owner, part.topic_id), name)
-        _put_aside(store, file, part, views, owner, told)
+        _put_aside(store, file, part, views, owner, (told, erased))
         _take_place(subject, store, part, views, owner)
     except _SomebodyElse:
         raise
@@ -282,11 +297,14 @@ def _take_place(subject: Subject, store: StateStore, part: Part, views: Sequence
     raise TransientError(f"{_text(name)} was claimed by its worker {ATTEMPTS} times in between; it is as it was, run the command again")
 
 
-def _put_aside(store: StateStore, file: SnapshotFile, part: Part, views: Sequence[str], owner: bytes, told: Told) -> None:
-    """Every page is a step of its own; the last lets the view stand where it will."""
+def _put_aside(
+    store: StateStore, file: SnapshotFile, part: Part, views: Sequence[str], owner: bytes, heard: tuple[Told, Sequence[Erasure]]
+) -> None:
+    """Every page is a step of its own; the last lets the view stand where it will. `heard`: who is told, and who was forgotten."""
+    told, erased = heard
     at = dict.fromkeys(views, BEGIN)
     states = 0
-    for page in file.pages(part):
+    for page in _remembered(file, part, erased):
         if page.view in at:
             start = at[page.view]
             at[page.view] += 1
@@ -295,6 +313,17 @@ def _put_aside(store: StateStore, file: SnapshotFile, part: Part, views: Sequenc
             told(_text(part.partition), states)
     for view, start in at.items():
         _step(store, part, view, (start, part.heads[view].offset or 0), owner, None)
+
+
+def _remembered(file: SnapshotFile, part: Part, erased: Sequence[Erasure]) -> Iterator[Page]:
+    """The pages without what was forgotten where the file stands, or later."""
+    for page in file.pages(part):
+        due = {one.token for one in erased if one.offset >= (part.heads[page.view].offset or 0)} if page.view in part.heads else set()
+        if not due:
+            yield page
+            continue
+        gone = [token_of(part.partition.topic, key.decode()) in due for key in page.keys]
+        yield replace(page, states=[None if left_out else state for state, left_out in zip(page.states, gone, strict=True)])
 
 
 def _step(store: StateStore, part: Part, view: str, move: tuple[int, int], owner: bytes, page: Page | None) -> None:

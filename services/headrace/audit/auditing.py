@@ -146,6 +146,8 @@ class Audit:
         Raises `TransientError` while a server is away (ask again: it goes on where it stood), `BrokerRefused` where something is missing.
         """
         scope = scope_of(self._app, self._subject, from_ms, to_ms, rest_ms=0)
+        for topic, history in self._histories.items():
+            history.heed(topic, scope.erased)
         starts = {name: start for name, start in scope.starts.items() if name.topic in self._sources}
         self._firsts = {name: scope.firsts[name] for name in starts} | self._firsts
         starts = {name: self._positions.get(name, start) for name, start in starts.items()}

@@ -16,7 +16,8 @@ from headrace.audit.plain import Row, plainly
 from headrace.audit.twin import CLOSE, UNKNOWN, Answer, Given, derived
 from headrace.audit.twin import plainly as by_the_book
 from headrace.audit.wanted import Wanted
-from headrace.types import NO_WATERMARK_MS, EventBatch
+from headrace.forgotten import Erasure, last_erasures
+from headrace.types import NO_WATERMARK_MS, EventBatch, TopicPartition
 
 Served = Mapping[str, float | None]
 """The features of a prediction."""
@@ -165,6 +166,15 @@ class History:
         self.lives: dict[tuple[int, str], Life] = {}
         self.events = 0
         self._swept_at = 0
+        self._erased: dict[int, Callable[[str, int], int]] = {}
+
+    def heed(self, topic: str, erased: Mapping[TopicPartition, Sequence[Erasure]]) -> None:
+        """Know whose state was taken away: from there on its life begins anew."""
+        self._erased = {name.partition: last_erasures(topic, found) for name, found in erased.items() if name.topic == topic}
+
+    def erased_at(self, partition: int, entity: str, offset: int) -> int:
+        """At which offset up to a given one an entity's state was taken away last."""
+        return self._erased[partition](entity, offset) if partition in self._erased else 0
 
     def take(self, events: EventBatch) -> Iterator[tuple[Life, int]]:
         """Move the watermarks over a batch; gives the place of each event of the sample in the life of its entity."""
@@ -179,7 +189,7 @@ class History:
             if not chosen[entity]:
                 continue
             self.events += 1
-            life = self.lives.setdefault((partition, entity), Life(entity=entity, settled=dict.fromkeys(self._pipelines, 0)))
+            life = self._life(partition, entity, offsets[number])
             self.forget(life)
             life.occurrences.append(
                 Occurrence(
@@ -195,6 +205,13 @@ class History:
             yield life, len(life.occurrences) - 1
         if self.events - self._swept_at >= max(_LEAST_SWEPT, len(self.lives)):
             self.sweep()
+
+    def _life(self, partition: int, entity: str, offset: int) -> Life:
+        """The life that an event belongs to: a new one behind an erasure; vectors that still wait are told from the old one."""
+        life = self.lives.get((partition, entity))
+        if life is None or (life.occurrences and life.occurrences[-1].read_at[1] < self.erased_at(partition, entity, offset)):
+            life = self.lives[partition, entity] = Life(entity=entity, settled=dict.fromkeys(self._pipelines, 0))
+        return life
 
     def _least(self, events: EventBatch, number: int, partition: int) -> int:
         """The watermark of a partition of a hop behind an event: the least of those that feed it, once all of them have shown one."""

@@ -150,6 +150,7 @@ class LookUpAudit:
 
     def _follow(self, reader: RecordReader, name: TopicPartition, due: list[_Read], scope: Scope) -> None:
         """Read the other log up to each offset that was read, and compare there."""
+        self._history.heed(name.topic, scope.erased)
         log = reader.log_range(name)
         whole = whole_from(reader, self._app, self._kept_at, name, scope.committed[name].offset) if log.start else 0
         position = self._positions.setdefault(name, log.start)
@@ -171,7 +172,8 @@ class LookUpAudit:
 
     def _compare(self, read: _Read) -> None:
         life = self._history.lives.get((read.partition, read.asked.entity))
-        before = [] if life is None else life.occurrences
+        erased_at = self._history.erased_at(read.partition, read.asked.entity, read.offset)
+        before = [] if life is None else [one for one in life.occurrences if one.read_at[1] >= erased_at]
         asks = Occurrence(
             partition=read.place[0],
             offset=read.place[1],

@@ -185,7 +185,8 @@ def restore(
         meter = StateMeter()
         try:
             for part, views in wanted.parts:
-                restore_part(desk.subject, desk.store, found, part, views, told=meter.show)
+                erased = wanted.erased.get(part.partition, ())
+                restore_part(desk.subject, desk.store, found, part, views, told=meter.show, erased=erased)
                 offset = min(part.heads[view].offset or 0 for view in views)
                 typer.echo(f"{text(part.partition)} has the state of {found.made_at}, at offset {offset}")
         finally:

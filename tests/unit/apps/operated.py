@@ -108,7 +108,8 @@ class Run:
         with SnapshotFile(path) as file:
             found = plan(self.app, self.subject, file, wanted)
             for part, views in found.parts:
-                restore(self.subject, self.store, file, part, views, told=lambda *_: None)
+                erased = found.erased.get(part.partition, ())
+                restore(self.subject, self.store, file, part, views, told=lambda *_: None, erased=erased)
         return found.changed
 
     def offsets(self) -> dict[TopicPartition, list[int | None]]:
