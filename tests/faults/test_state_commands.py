@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -199,3 +200,49 @@ def test_a_changed_view_is_filled_and_switched(trial: Make) -> None:
     assert sum(int(line["live_from"]) - int(line["start"]) for line in replayed) < 4_000
     assert state(run, "fill", module="changed").stdout.startswith("nothing to fill")
     run.verdict(longest_gap_s=round(gap_s, 2), replayed=sum(int(line["live_from"]) - int(line["start"]) for line in replayed))
+
+
+@pytest.mark.timeout(400)
+def test_an_entity_is_forgotten(trial: Make) -> None:
+    """`headrace state forget` beside a live worker changes nothing and names it. Once it has ended, the state is gone; workers that go on,
+    and one that folds everything anew, do without it, and `headrace verify` finds every prediction and state right.
+    """
+    run = trial()
+    run.prepare()
+    wanted = run.records(5_000)
+    run.load(wanted[:3_000], wait=True)
+    run.start(0)
+    run.wait_drained()
+    keys = Counter(one.key for one in wanted[2_000:3_000] if one.key)
+    entity = keys.most_common(1)[0][0].decode()
+    refused = state(run, "forget", entity, "--yes", "--wait", "0", code=1).stderr
+    assert f"1 workers are members of group {run.app.name} (0 on " in refused
+    assert "SIGTERM" in refused
+    run.stop_workers()
+    told = json.loads(state(run, "forget", entity, "--yes", "--wait", "60", "--output", "json").stdout)
+    (done,) = told["forgotten"]
+    assert "spending" in done["states"]
+    records = {one["topic"]: one["records"] for one in told["remains"]}
+    assert records[run.source] == sum(one.key == entity.encode() for one in wanted[:3_000])
+    name = TopicPartition(run.source, done["partition"])
+    assert entity.encode() not in run.stored(name, run.app.pipelines[0].views[0].fp)
+    run.load(wanted[3_000:], wait=True)
+    run.start(0)
+    run.wait_drained()
+    sound = verified(run)
+    state(run, "rebuild", "--partition", text(name))
+    run.wait(lambda: rebuilt(run) == {text(name)}, "the worker has noticed and folds the partition anew")
+    run.wait_drained()
+    assert verified(run) == sound
+    run.stop_workers()
+
+
+def verified(run: Trial) -> dict[str, str]:
+    """What `headrace verify` says of each invariant; it has to end with exit code 0."""
+    environment = {name: os.environ[name] for name in KEPT if name in os.environ} | run.settings
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT / "services", ROOT)))
+    command = [sys.executable, "-m", "headrace", "verify", "--app", "started:app", "--output", "json"]
+    done = subprocess.run(command, cwd=run.folder, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, (done.stdout[-3_000:], done.stderr[-2_000:])
+    told: dict[str, str] = json.loads(done.stdout)["invariants"]
+    return told
