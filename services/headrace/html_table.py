@@ -41,7 +41,7 @@ class Section:
 
 def table(caption: str, head: Sequence[Cell], sections: Sequence[Section], *, notes: Sequence[str] = ()) -> str:
     """A table: caption, notes, head, and for each section its heading (none if empty) and rows."""
-    above = f"<b>{html.escape(caption)}</b>" + "".join(f"<br><small>{html.escape(note)}</small>" for note in notes)
+    above = f"<b>{html.escape(caption)}</b>" + "".join(f"<br/><small>{html.escape(note)}</small>" for note in notes)
     body = ""
     for section in sections:
         if section.heading:

@@ -52,7 +52,7 @@ def html(preview: Preview) -> str:
     head = [Cell("feature"), *(Cell(name, number=True) for name in ("events", "absent", "default", *_FIGURES)), Cell(_BETWEEN)]
     head += [Cell(measure, title=_EXPLAINED[measure], number=True), Cell("pearson", number=True)] if measure else []
     drawn = table(preview.heading[0], head, [Section("", [_row(one) for one in preview.features])], notes=preview.heading[1:])
-    return f"<div>{drawn}<br>{_examples(preview.examples)}</div>"
+    return f"<div>{drawn}<br/>{_examples(preview.examples)}</div>"
 
 
 _EXPLAINED = {

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from headrace import hop_record
+from headrace.apps.forgetting import Forgetting
 from headrace.features.state_store import ApplyResult
 from headrace.memory_log import MemoryReader
 from headrace.memory_log.reader import MemoryFeed
 from headrace.parts import Limits
 from headrace.publish.encoder import HeaderPolicy
+from headrace.source import Source
 from headrace.testing import Driver
 from headrace.types import PartitionWrite, Record, RecordBatch, StateChunk, TopicPartition, ViewWrite
 from headrace.verify.findings import INVARIANTS, Findings, Kind
@@ -179,3 +181,40 @@ def test_a_part_of_the_log_is_verified_by_itself(run: Driver) -> None:
     middle_ms = sorted(record.timestamp_ms for record in records)[200]
     findings = verified(run, wishes=Wishes(from_ms=middle_ms))
     assert [violation.text() for violation in findings.violations] == []
+
+
+@pytest.mark.parametrize("reads", app.inputs)
+def test_who_is_forgotten_at_a_hop(reads: Source) -> None:
+    """An airport, airline or aircraft is forgotten where it is kept; what was served before and what is served after it is right, also
+    after everything was folded again.
+    """
+    draw = random.Random(23)
+    driver = started(draw)
+    fly(driver, draw, 150)
+    driver.run()
+    view = app.views_of(reads)[0]
+    name = next(one for one in (TopicPartition(reads.topic, number) for number in range(PARTITIONS)) if driver.store.states(one, view.fp))
+    entity = min(driver.store.states(name, view.fp)).decode()
+    subject = Subject(
+        reader=lambda: MemoryReader(driver.log),
+        written_end=driver.log.end_offset,
+        committed=lambda partition: driver.log.committed(app.name, partition),
+        topic_id=driver.log.topic_id,
+        store=driver.store,
+        now_ms=lambda: driver.clock.monotonic_ns() // 1_000_000,
+        pause=driver.clock.advance,
+    )
+
+    def remember(fact: bytes) -> None:
+        driver.log.append(app.facts, 0, None, fact)
+
+    done = Forgetting(app, subject, driver.store, members=list, remember=remember).forget(reads, name, entity)
+    assert view.name in done.states
+    driver.crash()
+    fly(driver, draw, 100)
+    driver.run()
+    assert verified(driver).sound()
+    driver.store.flush()
+    driver.crash()
+    driver.run()
+    assert verified(driver).sound()
