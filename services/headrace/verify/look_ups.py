@@ -31,6 +31,7 @@ from headrace.features.finder import Place as StorePlace
 from headrace.features.looked_up import horizon_ms, keys_of, place_text, places_of
 from headrace.features.reader import StateReader
 from headrace.features.view import FeatureView
+from headrace.forgotten import token_of
 from headrace.partitioner import Partitioner
 from headrace.paths import decoder_of
 from headrace.predict.scores import Model
@@ -45,6 +46,8 @@ from headrace.verify.shelf import Shelf
 from headrace.verify.state import state_fold
 from headrace.verify.subject import Subject
 
+_Asked = tuple[bytes, int, int, int]
+"""Of a read: entity, as-of time, and where the event that asked stands."""
 _OPEN, _ANSWERED, _UNTOLD = range(3)
 """Of a read: nothing is known (yet); what it gave; the log no longer tells."""
 
@@ -184,7 +187,7 @@ class LookUpAnswers:
     def _answer(self, one: _Reads, reader: StateReader, name: TopicPartition, seen: int, shelf: Shelf, fold: SourceFold) -> None:
         """Everybody who read one view where the fold stands now."""
         question = "SELECT entity, time_ms, source, at FROM reads WHERE number = ? AND seen = ? AND entity IS NOT NULL AND reads = ?"
-        asked = self._file.execute(question, (name.partition, seen, one.number)).fetchall()
+        asked = self._told_at(self._file.execute(question, (name.partition, seen, one.number)).fetchall(), one, name, seen)
         if not asked:
             return
         head = ViewHead(offset=seen, watermark_ms=fold.watermark_ms(name))
@@ -200,6 +203,17 @@ class LookUpAnswers:
         self._write(
             "UPDATE reads SET told = ?, answer = ?, stale = ?, ahead = ?, place = ? WHERE reads = ? AND source = ? AND at = ?", rows
         )
+
+
+    def _told_at(self, asked: list[_Asked], one: _Reads, name: TopicPartition, seen: int) -> list[_Asked]:
+        """Those that the log tells. Whoever was forgotten at just this offset was read before or after it, which nobody can tell."""
+        due = {erasure.token for erasure in self._scope.erased.get(name, ()) if erasure.offset == seen}
+        if not due:
+            return asked
+        untold = [row for row in asked if token_of(name.topic, row[0].decode()) in due]
+        rows = [(_UNTOLD, one.number, source, at) for _, _, source, at in untold]
+        self._write("UPDATE reads SET told = ? WHERE reads = ? AND source = ? AND at = ?", rows)
+        return [row for row in asked if row not in untold]
 
 
 class Recorded:
