@@ -161,7 +161,7 @@ def test_nothing_in_the_readme_goes_untried() -> None:
     assert {"make demo", "make test"} <= {command for command, _ in lines()}
     assert {re.match(r"(make [a-z-]+|headrace [a-z]+)", command)[0] for command in broker} == {  # type: ignore[index]
         *("make stack", "headrace apply", "headrace run", "headrace demo", "headrace tail", "headrace features", "headrace verify"),
-        *("headrace training", "make stack-down"),
+        *("headrace training", "headrace state", "make stack-down"),
     }
     assert set(inline()) - NOT_RUN <= {"make demo", "headrace plan", "headrace config show", "headrace verify", "headrace audit"}
 
