@@ -204,7 +204,6 @@ class LookUpAnswers:
             "UPDATE reads SET told = ?, answer = ?, stale = ?, ahead = ?, place = ? WHERE reads = ? AND source = ? AND at = ?", rows
         )
 
-
     def _told_at(self, asked: list[_Asked], one: _Reads, name: TopicPartition, seen: int) -> list[_Asked]:
         """Those that the log tells. Whoever was forgotten at just this offset was read before or after it, which nobody can tell."""
         due = {erasure.token for erasure in self._scope.erased.get(name, ()) if erasure.offset == seen}
