@@ -72,7 +72,7 @@ def training_frame(
         found, tally = _labels(chosen, history, rows, labels, label_time)
         about[LABEL] = pa.array(found, mask=np.isnan(found))
     lineage = lineage_of(app, chosen, history.account, tally, rows.late)
-    return assemble_frame(about, notes_of(chosen.views, rows.event_features), rows.values, lineage)
+    return assemble_frame(about, notes_of(chosen.views, rows.event_features, chosen.source), rows.values, lineage)
 
 
 def chosen_pipeline(app: App | Pipeline, name: str | None) -> Pipeline:

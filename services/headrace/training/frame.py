@@ -153,11 +153,11 @@ def note_of(feature: Feature, name: str, source: Source) -> FeatureNote:
     return FeatureNote(name=name, description=feature.description, unit=unit_of(feature, source))
 
 
-def notes_of(views: Sequence[FeatureView], event_features: Sequence[tuple[str, Expression]]) -> list[FeatureNote]:
-    """Of a whole vector, in order."""
+def notes_of(views: Sequence[FeatureView], event_features: Sequence[tuple[str, Expression]], source: Source) -> list[FeatureNote]:
+    """Of a whole vector, in order; `source`: of the events that bring the event features."""
     found = [note_of(feature, f"{view.name}.{feature.name}", view.source) for view in views for feature in view.features]
     for name, expression in event_features:
-        unit = unit_of_field(expression, views[0].source)
+        unit = unit_of_field(expression, source)
         found.append(FeatureNote(name=name, description=f"{expression!r} of the event itself", unit=unit))
     return found
 

@@ -80,7 +80,7 @@ class Work:
 
     def write(self, target: Path, rows_a_file: int) -> pa.Schema:
         """Do it; gives the schema, lineage and all."""
-        notes = notes_of(self._pipeline.views, self._pipeline.event_features)
+        notes = notes_of(self._pipeline.views, self._pipeline.event_features, self._pipeline.source)
         schema = frame_schema({**EVENT_COLUMNS, **({} if self._labels is None else {LABEL: pa.float64()})}, notes)
         beside = target.with_name(target.name + _PART)
         try:

@@ -73,6 +73,14 @@ def test_a_feature_alone_and_one_that_is_in_no_view_yet() -> None:
     assert columns(beside.frame, ["preview.mean_amount_1h"]) == expected
 
 
+def test_a_pipeline_without_views() -> None:
+    """Where nothing is kept, the fields of the events are previewed, with their units."""
+    bare = hr.Pipeline("bare", source=shop.payments, event_features=["amount", "pieces"], predictions="bare.v1")
+    found = hr.preview(bare, events=shop.table(ROWS))
+    assert [(one.name, one.unit) for one in found.features] == [("amount", "EUR"), ("pieces", "")]
+    assert found.features[0].distribution.most == max(row["amount"] for row in ROWS)
+
+
 def test_outcomes_of_a_view(outcomes: pa.Table) -> None:
     """An expression over a column of the events needs nobody; a table is joined as the named pipeline says."""
     table = shop.table(ROWS).append_column("fraud", pa.array([float(row["amount"] > 30) for row in ROWS]))
