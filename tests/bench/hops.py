@@ -19,7 +19,7 @@ from headrace.types import Delivery
 from tests.bench.__main__ import BUILD, SOURCE, fill, say
 from tests.bench.cards import FURTHER, Job
 from tests.bench.latency import Latency, measure
-from tests.bench.worker import WorkerProcess, create_topics
+from tests.bench.worker import Throughput, WorkerProcess, create_topics
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10, help="how long each delay is measured (%(default)s)")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="headrace-bench-"))
-    took_us: dict[int, list[float]] = {hops: [] for hops in range(len(FURTHER) + 1)}
+    found: dict[int, list[Throughput]] = {hops: [] for hops in range(len(FURTHER) + 1)}
     delays: dict[int, Latency] = {}
     stack: Stack | None = None
     try:
@@ -39,12 +39,14 @@ def main() -> None:
         create_topics(stack, SOURCE)
         fill(stack, options.events)
         for turn in range(options.turns):
-            for hops, found in took_us.items():
+            for hops, runs in found.items():
                 job = Job(name=f"hops-{hops}-{turn}", source=SOURCE, hops=hops)
                 with WorkerProcess(stack, job, Delivery.EXACTLY_ONCE, models=BUILD / "bench", settings={}) as worker:
-                    found.append(worker.us_an_event(options.events))
-                say(f"turn {turn + 1}: {hops + 1} stages, {found[-1]:.1f} us an event")
-        for hops in took_us:
+                    runs.append(worker.through_all_stages(options.events))
+                say(
+                    f"turn {turn + 1}: {hops + 1} stages, {1e6 / runs[-1].eps:.1f} us an event, {runs[-1].batch:,.0f} records a transaction"
+                )
+        for hops in found:
             job = Job(name=f"hops-{hops}-paced", source=f"bench.hops-{hops}.v1", hops=hops)
             create_topics(stack, job.source)
             with WorkerProcess(stack, job, Delivery.EXACTLY_ONCE, models=BUILD / "bench", settings={}) as worker:
@@ -54,15 +56,15 @@ def main() -> None:
         if stack is not None:
             stack.down()
         shutil.rmtree(folder, ignore_errors=True)
-    show(took_us, delays)
+    show(found, delays)
 
 
-def show(took_us: dict[int, list[float]], delays: dict[int, Latency]) -> None:
+def show(found: dict[int, list[Throughput]], delays: dict[int, Latency]) -> None:
     """A table for people, and the file."""
     written = {}
-    alone_us = statistics.median(took_us[0])
-    for hops, runs in took_us.items():
-        each_us, delay = statistics.median(runs), delays[hops]
+    alone_us = statistics.median(1e6 / run.eps for run in found[0])
+    for hops, runs in found.items():
+        each_us, delay = statistics.median(1e6 / run.eps for run in runs), delays[hops]
         written[hops + 1] = {"us": round(each_us, 1), "ratio": round(each_us / alone_us, 2), "p50_ms": delay.p50_ms, "p99_ms": delay.p99_ms}
         print(
             f"  {hops + 1} stages   {each_us:6.1f} us an event   {each_us / alone_us:5.2f} x   {1e6 / each_us:9,.0f} events/s   "

@@ -123,27 +123,21 @@ class WorkerProcess:
         self._wait("the worker is warm", lambda: self._committed() >= WARM_SHARE * events)
         before = self._measured()
         self._wait("the worker is through", lambda: self._committed() >= events)
-        after = self._measured()
-        counted = after["headrace_events_total"] - before["headrace_events_total"]
-        stages = {
-            name.partition("=")[2]: 1e6 * (after[name] - before[name]) / counted
-            for name in after
-            if name.startswith("headrace_stage_seconds_sum") and after[name] > before[name]
-        }
-        batches = after["headrace_batch_records_count"] - before["headrace_batch_records_count"]
-        return Throughput(eps=self._eps(events), stage_us=stages, batch=counted / max(batches, 1.0))
+        return replace(_between(before, self._measured()), eps=self._eps(events))
 
-    def us_an_event(self, events: int) -> float:
-        """Microseconds of the whole path, for any number of stages: one may be ahead of the next, so when the first is warm it is asked of
-        each how much is left.
+    def through_all_stages(self, events: int) -> Throughput:
+        """Like `throughput`, for any number of stages: when the first is warm each is asked how much is left, for one may be ahead of the
+        next. An event in its second stage counts a second time in `stage_us` and `batch`, not in `eps`.
         """
         self._wait("the worker is warm", lambda: self._committed() >= WARM_SHARE * events)
         warm_ms = time.time_ns() / 1e6
+        before = self._measured()
         done = [self._committed(), *map(self._committed, self._of_hops)]
         left = statistics.mean(max(0, events - one) for one in done)
         for stage in (self._partitions, *self._of_hops):
             self._wait("the worker is through", lambda: self._committed(stage) >= events)  # noqa: B023 - waited for at once
-        return 1_000 * (max(self._scored(events)) - warm_ms) / left
+        after = self._measured()
+        return replace(_between(before, after), eps=1_000 * left / (max(self._scored(events)) - warm_ms))
 
     def _scored(self, events: int) -> Counter[int]:
         """How many events were scored at which moment, as the predictions tell them."""
@@ -197,6 +191,18 @@ class WorkerProcess:
                 log = "\n".join(self._log.read_text(encoding="utf-8").splitlines()[-15:])
                 raise BenchError(f"waited in vain until {what}; the end of {self._log}:\n{log}")
             time.sleep(0.05)
+
+
+def _between(before: Mapping[str, float], after: Mapping[str, float]) -> Throughput:
+    """What the metrics tell; how many events a second they do not."""
+    counted = after["headrace_events_total"] - before["headrace_events_total"]
+    stages = {
+        name.partition("=")[2]: 1e6 * (after[name] - before[name]) / counted
+        for name in after
+        if name.startswith("headrace_stage_seconds_sum") and after[name] > before[name]
+    }
+    batches = after["headrace_batch_records_count"] - before["headrace_batch_records_count"]
+    return Throughput(eps=0.0, stage_us=stages, batch=counted / max(batches, 1.0))
 
 
 def committed_records(bootstrap: str, topic: str, count: int) -> Iterator[Message]:
