@@ -43,6 +43,7 @@ class Paths:
         self._paths, self._crashes, self._facts = paths, crashes, facts
         self._unpacked: dict[TopicPartition, int] = {}
         """The position behind what was folded since the last pack."""
+        self._live_from: dict[TopicPartition, int] = {}
 
     def views(self, topic: str) -> Sequence[str]:
         """The fingerprints of the views filled from a topic."""
@@ -55,9 +56,14 @@ class Paths:
     def start(self, partition: TopicPartition, plan: Plan) -> None:
         """Begin with a partition whose state stands as the plan says."""
         self._unpacked.pop(partition, None)
+        self._live_from[partition] = plan.live_from
         empty = plan.resets.keys() == plan.starts.keys()
         self._paths[partition.topic].partitions = plan.partitions
         self._paths[partition.topic].states.start(partition, plan.starts, plan.watermark_ms, empty=empty)
+
+    def live_from(self, partition: TopicPartition) -> int:
+        """Where the news of a partition begins that was started."""
+        return self._live_from[partition]
 
     def go_live(self, partition: TopicPartition, watermark_ms: int | None) -> None:
         """Scoring begins; the committed watermark, where known, is the watermark."""
