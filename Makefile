@@ -11,7 +11,7 @@ SPARK  := .venv-spark
 RUN    := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-stack test-faults test-release bench bench-flat bench-fold bench-recovery bench-verify stack stack-down lock bench-training bench-lookup
+.PHONY: help demo check test test-stack test-faults test-release bench bench-flat bench-fold bench-hops bench-recovery bench-verify stack stack-down lock bench-training bench-lookup
 
 help: ## Say what there is
 	@echo "make ...       (ARGS='...' is handed on to the command)"
@@ -50,12 +50,17 @@ bench: $(VENV)/ready ## Measure against the raw client loops, in one run; writes
 
 bench-fold: $(VENV)/ready ## Measure what a feature costs, by kind, number of entities and window; no server
 	PYTHONPATH=. $(RUN) tests.bench.fold $(ARGS)
+
 bench-lookup: $(VENV)/ready ## Measure look-ups beside Feast's, on one Redis; writes build/lookup.json
 	PYTHONPATH=. $(RUN) tests.bench.lookup $(ARGS)
 
 bench-flat: $(VENV)/ready ## Measure whether many cards and long windows cost more; writes build/flatness.json
 	$(RUN) headrace stack fetch
 	PYTHONPATH=. $(RUN) tests.bench.flatness $(ARGS)
+
+bench-hops: $(VENV)/ready ## Measure what a stage more costs, in throughput and in delay; writes build/hops.json
+	$(RUN) headrace stack fetch
+	PYTHONPATH=. $(RUN) tests.bench.hops $(ARGS)
 
 bench-recovery: $(VENV)/ready ## Measure how long a death is felt and how fast state comes back; writes build/recovery.json
 	$(RUN) headrace stack fetch

@@ -216,7 +216,13 @@ def assemble(
     source = ports.source
     if rules := rules_of(app, ports.store, monotonic_ms, still_ms=2 * limits.store_every_ms):
         source = AlignedSource(
-            source, rules=rules, reader=ports.reader, executor=executors.claims, now_ms=monotonic_ms, most_held=2 * limits.max_batch
+            source,
+            rules=rules,
+            reader=ports.reader,
+            executor=executors.claims,
+            now_ms=monotonic_ms,
+            live_from=paths.live_from,
+            most_held=2 * limits.max_batch,
         )
     assignment = Assignment(
         source=source,

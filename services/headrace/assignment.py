@@ -181,6 +181,10 @@ class Assignment:
         """Whether records go down the path one by one."""
         return any(max(mine.position, mine.seen_end) < self._crashes.wary_until(name) for name, mine in self.partitions.items())
 
+    def waiting(self) -> Mapping[TopicPartition, int]:
+        """How many records of each partition were read and wait."""
+        return self._source.waiting()
+
     def sort(self, drain: Drain) -> Sorted:
         """Drop what is not ours to read, and tell what is only folded from what is scored."""
         answer = Sorted(replay=[], live=[], ends={}, arrived=[])

@@ -37,4 +37,4 @@ class BatchSize:
     def failed(self, records: int) -> None:
         """It was not, and it had so many records."""
         if self._now_ms() - self._begun_ms >= SLOW_MS:
-            self.records = min(self.records, max(LEAST, records // 2))
+            self.records = max(min(LEAST, self.records), min(self.records, records) // 2)

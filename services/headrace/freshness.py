@@ -19,7 +19,7 @@ import numpy as np
 
 from headrace.decode.decoder import Decoder
 from headrace.decode.hop_decoder import HopDecoder
-from headrace.errors import TransientError
+from headrace.errors import StoreRefused, TransientError
 from headrace.features.finder import Finder
 from headrace.features.looked_up import keys_of
 from headrace.features.state_store import LookupStore
@@ -94,7 +94,7 @@ class Freshness:
     def _look(self, now_ms: int) -> None:
         try:
             found = self._finder.heads(self._asked)
-        except TransientError:
+        except (TransientError, StoreRefused):  # the loop will meet it too, and says it
             found = []
         offsets = [head.offset or 0 for heads in found for head in heads.values()]
         if offsets != self._offsets or not found:

@@ -44,6 +44,7 @@ class Paths:
         self._paths, self._crashes, self._facts = paths, crashes, facts
         self._unpacked: dict[TopicPartition, int] = {}
         """The position behind what was folded since the last pack."""
+        self._live_from: dict[TopicPartition, int] = {}
 
     def views(self, topic: str) -> Sequence[str]:
         """The fingerprints of the views filled from a topic."""
@@ -56,6 +57,7 @@ class Paths:
     def start(self, partition: TopicPartition, plan: Plan) -> None:
         """Begin with a partition whose state stands as the plan says."""
         self._unpacked.pop(partition, None)
+        self._live_from[partition] = plan.live_from
         empty = plan.resets.keys() == plan.starts.keys()
         self._paths[partition.topic].partitions = plan.partitions
         states = self._paths[partition.topic].states
@@ -63,6 +65,10 @@ class Paths:
         erased = self._crashes.erased(partition)
         if erased:
             states.leave_out(partition, leaves_out(partition.topic, erased))
+
+    def live_from(self, partition: TopicPartition) -> int:
+        """Where the news of a partition begins that was started."""
+        return self._live_from[partition]
 
     def go_live(self, partition: TopicPartition, watermark_ms: int | None) -> None:
         """Scoring begins; the committed watermark, where known, is the watermark."""

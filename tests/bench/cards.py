@@ -16,6 +16,8 @@ JOB = "BENCH_JOB"
 PARTITIONS = 4
 WINDOWS = (("1m", "5s"), ("5m", "30s"), ("1h", "5m"), ("24h", "1h"))
 """Each with its pane: 58 panes in all."""
+FURTHER = ("merchant", "device")
+"""The entities behind the first hop, and behind the second."""
 SPANS = {"1h": ("1m", "10m", "30m", "1h"), "24h": ("1h", "6h", "12h", "24h"), "30d": ("1d", "7d", "14d", "30d")}
 """Windows with the default panes, a sixtieth each: 244 in all. By the longest."""
 
@@ -29,6 +31,13 @@ class Payment(hr.Event):
     amount: float
 
 
+class Purchase(Payment):
+    """The same event where features of more than the card are wanted."""
+
+    merchant: str
+    device: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """What differs between the apps: their names, the model file, what a prediction carries."""
@@ -39,6 +48,8 @@ class Job:
     publish_features: bool = False
     span: str | None = None
     """Which of `SPANS`; None: `WINDOWS`."""
+    hops: int = 0
+    """How many entities of `FURTHER` have a feature too, each a stage of its own."""
 
     @property
     def predictions(self) -> str:
@@ -57,11 +68,14 @@ class Job:
 
 def app_of(job: Job) -> hr.App:
     """The app of a job."""
-    payments = hr.Source(job.source, Payment, key="entity_id", time="ts", lateness="1m")
+    payments = hr.Source(job.source, Purchase if job.hops else Payment, key="entity_id", time="ts", lateness="1m")
     features: list[Declaration] = []
     for window, pane in WINDOWS if job.span is None else [(window, None) for window in SPANS[job.span]]:
         features.append(hr.count(over=window, pane=pane))
         features += [declare("amount", over=window, pane=pane) for declare in (hr.sum, hr.mean, hr.min, hr.max, hr.std)]
     card = hr.FeatureView("card", version=1, entity="entity_id", source=payments, features=features)
-    pipeline = hr.Pipeline("fraud", views=[card], predictions=job.predictions, model=job.model, publish_features=job.publish_features)
+    further = [hr.FeatureView(f"of_{name}", entity=name, source=payments, features=[hr.count(over="1h")]) for name in FURTHER[: job.hops]]
+    pipeline = hr.Pipeline(
+        "fraud", views=[card, *further], predictions=job.predictions, model=job.model, publish_features=job.publish_features
+    )
     return hr.App(job.name, pipelines=[pipeline])

@@ -16,13 +16,13 @@ SEED = 7
 
 _TEXT = (
     '{"event_id":"%016x","entity_id":"%s","ts":%d,"amount":%.2f,"kind":"purchase","merchant":"m%05d",'
-    '"country":"PL","device":"ios-17.4","ok":true'
+    '"country":"PL","device":"ios-%03d","ok":true'
 )
 
 
 def event(number: int, card: str, time_ms: int, amount: float, merchant: int) -> bytes:
     """One event, filled up to its size."""
-    text = _TEXT % (number, card, time_ms, amount, merchant)
+    text = _TEXT % (number, card, time_ms, amount, merchant, number * 7 % 311)
     return f'{text},"pad":"{"x" * max(0, BYTES - len(text) - 10)}"}}'.encode()
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
+from onnx import helper, numpy_helper
 
 from headrace.decode.decoder import Decoder
 from headrace.definition import App, Pipeline
@@ -45,7 +47,23 @@ def stamped_model(app: App, kept: Path) -> bytes:
     if not file.exists():
         kept.mkdir(parents=True, exist_ok=True)
         file.write_bytes(_trained(reference))
-    return stamp(file, pipeline, version="1", output="probabilities")
+    first = len(reference.feature_names)
+    trees = file.read_bytes() if len(pipeline.feature_names) == first else _of_the_first(file, first, len(pipeline.feature_names))
+    return stamp(trees, pipeline, version="1", output="probabilities")
+
+
+def _of_the_first(file: Path, taken: int, given: int) -> bytes:
+    """The same trees for a vector that is longer behind: they look at its first features."""
+    model = onnx.load(file)
+    (vector,) = model.graph.input
+    inside = f"first_{vector.name}"
+    for node in model.graph.node:
+        node.input[:] = [inside if name == vector.name else name for name in node.input]
+    places = numpy_helper.from_array(np.arange(taken, dtype=np.int64), "taken")
+    model.graph.initializer.append(places)
+    model.graph.node.insert(0, helper.make_node("Gather", [vector.name, "taken"], [inside], axis=1))
+    vector.type.tensor_type.shape.dim[1].dim_value = given
+    return bytes(model.SerializeToString())
 
 
 def _trained(pipeline: Pipeline) -> bytes:

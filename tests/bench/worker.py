@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -76,8 +77,12 @@ class WorkerProcess:
         self.job = replace(job, model=str(model))
         create_topics(stack, job.predictions, app.dead_letters, app.facts)
         self._partitions = [TopicPartition(job.source, number) for number in range(PARTITIONS)]
+        hops = [reads.topic for reads in app.inputs if reads.topic != job.source]
+        create_topics(stack, *hops)
+        self._of_hops = [[TopicPartition(hop, number) for number in range(PARTITIONS)] for hop in hops]
         if not resumed:
-            self._topics.start_group(job.name, {name: Position(offset=0, watermark_ms=None) for name in self._partitions})
+            begun = [name for stage in (self._partitions, *self._of_hops) for name in stage]
+            self._topics.start_group(job.name, {name: Position(offset=0, watermark_ms=None) for name in begun})
         self._port = free_port()
         self._log = stack.folder / f"{job.name}.log"
         environment = {
@@ -118,34 +123,47 @@ class WorkerProcess:
         self._wait("the worker is warm", lambda: self._committed() >= WARM_SHARE * events)
         before = self._measured()
         self._wait("the worker is through", lambda: self._committed() >= events)
-        after = self._measured()
-        counted = after["headrace_events_total"] - before["headrace_events_total"]
-        stages = {
-            name.partition("=")[2]: 1e6 * (after[name] - before[name]) / counted
-            for name in after
-            if name.startswith("headrace_stage_seconds_sum") and after[name] > before[name]
-        }
-        batches = after["headrace_batch_records_count"] - before["headrace_batch_records_count"]
-        return Throughput(eps=self._eps(events), stage_us=stages, batch=counted / max(batches, 1.0))
+        return replace(_between(before, self._measured()), eps=self._eps(events))
 
-    def _eps(self, events: int) -> float:
-        """From the moments its batches were scored at, as the predictions tell them."""
+    def through_all_stages(self, events: int) -> Throughput:
+        """Like `throughput`, for any number of stages: when the first is warm each is asked how much is left, for one may be ahead of the
+        next. An event in its second stage counts a second time in `stage_us` and `batch`, not in `eps`.
+        """
+        self._wait("the worker is warm", lambda: self._committed() >= WARM_SHARE * events)
+        warm_ms = time.time_ns() / 1e6
+        before = self._measured()
+        done = [self._committed(), *map(self._committed, self._of_hops)]
+        left = statistics.mean(max(0, events - one) for one in done)
+        for stage in (self._partitions, *self._of_hops):
+            self._wait("the worker is through", lambda: self._committed(stage) >= events)  # noqa: B023 - waited for at once
+        after = self._measured()
+        return replace(_between(before, after), eps=1_000 * left / (max(self._scored(events)) - warm_ms))
+
+    def _scored(self, events: int) -> Counter[int]:
+        """How many events were scored at which moment, as the predictions tell them."""
         scored = Counter[int]()
         for message in committed_records(self._stack.bootstrap, self.job.predictions, events):
             found = _SCORED_AT.search(message.value() or b"")
             scored[int(found[1]) if found else 0] += 1
+        if scored.total() != events:
+            raise BenchError(f"{events} events became {scored.total()} predictions; see {self._log}")
+        return scored
+
+    def _eps(self, events: int) -> float:
+        """From the moments its batches were scored at."""
+        scored = self._scored(events)
         done = 0
         warm: list[tuple[int, int]] = []
         for moment_ms in sorted(scored):
             done += scored[moment_ms]
             if done >= WARM_SHARE * events:
                 warm.append((moment_ms, done))
-        if done != events or len(warm) < 2:
-            raise BenchError(f"{events} events became {done} predictions in {len(scored)} batches; see {self._log}")
+        if len(warm) < 2:
+            raise BenchError(f"{events} events were scored in {len(scored)} batches; see {self._log}")
         return 1_000 * (warm[-1][1] - warm[0][1]) / (warm[-1][0] - warm[0][0])
 
-    def _committed(self) -> int:
-        found = self._topics.group_offsets(self.job.name, self._partitions)
+    def _committed(self, partitions: Sequence[TopicPartition] | None = None) -> int:
+        found = self._topics.group_offsets(self.job.name, self._partitions if partitions is None else partitions)
         return sum(position.offset for position in found.values() if position is not None)
 
     def _measured(self) -> dict[str, float]:
@@ -173,6 +191,18 @@ class WorkerProcess:
                 log = "\n".join(self._log.read_text(encoding="utf-8").splitlines()[-15:])
                 raise BenchError(f"waited in vain until {what}; the end of {self._log}:\n{log}")
             time.sleep(0.05)
+
+
+def _between(before: Mapping[str, float], after: Mapping[str, float]) -> Throughput:
+    """What the metrics tell; how many events a second they do not."""
+    counted = after["headrace_events_total"] - before["headrace_events_total"]
+    stages = {
+        name.partition("=")[2]: 1e6 * (after[name] - before[name]) / counted
+        for name in after
+        if name.startswith("headrace_stage_seconds_sum") and after[name] > before[name]
+    }
+    batches = after["headrace_batch_records_count"] - before["headrace_batch_records_count"]
+    return Throughput(eps=0.0, stage_us=stages, batch=counted / max(batches, 1.0))
 
 
 def committed_records(bootstrap: str, topic: str, count: int) -> Iterator[Message]:

@@ -23,8 +23,8 @@ import greenlet
 
 from headrace.assembly import Executors, Ports, assemble
 from headrace.clock import ManualClock
-from headrace.consume.aligned_source import Pace
 from headrace.consume.facts import Facts
+from headrace.consume.pace_group import Pace
 from headrace.crashes import Attempt, condemned_offsets
 from headrace.decode.decoder import Decoded
 from headrace.definition import App

@@ -52,13 +52,16 @@ airport = hr.FeatureView(
 aircraft = hr.FeatureView("aircraft", entity="tail", source=departures, features=[hr.count(over="3h"), hr.max("delay", over="3h")])
 flight = hr.FeatureView("flight", entity="flight", source=boardings, features=[hr.count(over="3h")])
 
+seat = hr.FeatureView("seat", entity="tail", source=boardings, features=[hr.count(over="3h")])
+"""Of a second entity of the boardings: a pipeline with this view has a hop."""
 
-def app_that(look_up: LookUp, *, own: bool = True) -> hr.App:
-    """The app with a look-up of these rules; without a view of its own if so wished."""
+
+def app_that(look_up: LookUp, *, own: bool = True, hop: bool = False) -> hr.App:
+    """The app with a look-up of these rules; without a view of its own if so wished, or with a second stage."""
     pipeline = hr.Pipeline(
         "late",
         source=boardings,
-        views=[flight] if own else [],
+        views=[*([flight] if own else []), *([seat] if hop else [])],
         look_up=look_up,
         event_features=["miles"],
         predictions=PREDICTIONS,

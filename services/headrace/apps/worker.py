@@ -107,6 +107,10 @@ class Worker:
         self._health = Health(clock.monotonic_ns)
         self._newest_ms: dict[TopicPartition, int] = {}
         self._lag: Mapping[TopicPartition, int] = {}
+        self._read_lag: Mapping[TopicPartition, int] = {}
+        """The same without what was read and waits."""
+        self._told_lag = self._moved = False
+        self._still = 0
         self._catching_up: dict[TopicPartition, tuple[int, int]] = {}
         self._joined = self._draining = False
         self._reported_ms = self._collected_ms = 0
@@ -306,7 +310,10 @@ class Worker:
             gc.collect()
         if now_ms - self._reported_ms > REPORT_EVERY_MS:
             self._reported_ms = now_ms
+            self._lag = _with(self._read_lag, assignment.waiting())
             self._report(assignment, now_ms)
+        if self._draining and self._told_lag:
+            self._look_whether_drained(assignment)
 
     def _report(self, assignment: Assignment, now_ms: int) -> None:
         """Leave behind what probes and scrapes ask for."""
@@ -338,6 +345,7 @@ class Worker:
                 self._metrics.lag(name, records=behind, age_s=max(wall_ms - newest_ms, 0) / 1_000 if behind else 0.0)
 
     def _committed(self, work: Work, timeline: Timeline) -> None:
+        self._moved = True
         now_ms = self._clock.now_ms()
         for tally in work.tallies:
             refused = Counter(letter.reason for letter in tally.refused)
@@ -375,8 +383,15 @@ class Worker:
             self._say("rebalanced", kind=kind, partitions=[f"{name.topic}-{name.partition}" for name in partitions])
 
     def _lagging(self, behind: Mapping[TopicPartition, int]) -> None:
-        self._lag = dict(behind)
-        if self._draining and behind and not any(behind.values()):
+        self._read_lag, self._told_lag = dict(behind), True
+
+    def _look_whether_drained(self, assignment: Assignment) -> None:
+        """Nothing was behind twice, and nothing moved in between: what was on its way the first time would have come to a hop by then."""
+        self._told_lag = False
+        behind = _with(self._read_lag, assignment.waiting())
+        self._still = self._still + 1 if behind and not any(behind.values()) and not self._moved else 0
+        self._moved = False
+        if self._still > 1:
             self._say("drained", partitions=len(behind))
             self.stop()
 
@@ -415,3 +430,8 @@ def own_version() -> str:
 def build(app: App, settings: Settings, *, clock: Clock | None = None, say: Say) -> Worker:
     """A worker for this app, by these settings."""
     return Worker(app, settings, clock=clock or SystemClock(), say=say)
+
+
+def _with(behind: Mapping[TopicPartition, int], waiting: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+    """How many records partitions are behind, those included that were read and wait."""
+    return {name: behind.get(name, 0) + waiting.get(name, 0) for name in behind.keys() | waiting.keys()}

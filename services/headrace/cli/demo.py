@@ -98,6 +98,7 @@ def load(
     rate: Annotated[float | None, typer.Option(min=0, help="Or so many records a second; 0, the default, is as fast as it goes.")] = None,
     bad: Annotated[int, typer.Option(min=0, help="Bad records planted among the flights.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many departures, from 1 January on; else the whole year.")] = None,
+    boardings: Annotated[bool, typer.Option("--boardings", help="Their boardings instead, for headrace.demo.boarding:app.")] = False,
     skip: Annotated[int, typer.Option(min=0, help="Records to leave out at the beginning: to go on where a load stopped.")] = 0,
     topic: Annotated[str | None, typer.Option(help="Another topic than the one the app reads.")] = None,
     bootstrap: Annotated[str | None, typer.Option(help="Brokers, host:port; else the setting kafka.bootstrap_servers.")] = None,
@@ -106,7 +107,10 @@ def load(
     """Send the flights to their source topic on a broker (`headrace apply --app headrace.demo.flights:app` makes it first)."""
     if speed is not None and rate is not None:
         raise typer.BadParameter("give --speed or --rate, not both")
+    if boardings and bad:
+        raise typer.BadParameter("--bad plants records among departures, not among --boardings")
     import time
+    from dataclasses import replace
 
     from rich.console import Console
 
@@ -114,7 +118,6 @@ def load(
     from headrace.clock import SystemClock
     from headrace.demo import load as loading
     from headrace.demo.events import read_departures
-    from headrace.demo.flights import departures as source
     from headrace.demo.planted import TAKEN_BY_A_BROKER, plant
     from headrace.demo.screen import Meter
     from headrace.kafka_client import knock
@@ -130,7 +133,11 @@ def load(
     sink = KafkaAtLeastOnceSink(properties, name="demo-load", commit_offsets=lambda *_: True)
     console, clock = Console(), SystemClock()
     departures = read_departures(limit=limit)
-    records = loading.from_record(loading.records_of(topic or source.topic, departures, plant(departures, bad, TAKEN_BY_A_BROKER)), skip)
+    if boardings:
+        everything = loading.records_of_boardings(departures)
+    else:
+        everything = loading.records_of_departures(departures, plant(departures, bad, TAKEN_BY_A_BROKER))
+    records = loading.from_record(everything if topic is None else replace(everything, topic=topic), skip)
     console.print(f"{len(records):,} records to {records.topic} at {servers}", highlight=False)
     due_s = loading.due_by_rate(records, rate or 0.0) if speed is None else loading.due_by_speed(records, speed)
     sink.open()

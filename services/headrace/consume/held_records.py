@@ -58,11 +58,10 @@ class HeldRecords:
         """Forget what is held of a partition."""
         self._keep(np.flatnonzero(self.partitions != partition))
 
-    def firsts_ms(self) -> list[int]:
-        """The mark of the first record of each partition."""
-        _, firsts = np.unique(self.partitions, return_index=True)
-        found: list[int] = self.marks_ms[firsts].tolist()
-        return found
+    def firsts_ms(self) -> dict[int, int]:
+        """By partition the mark of its first record."""
+        numbers, firsts = np.unique(self.partitions, return_index=True)
+        return dict(zip(numbers.tolist(), self.marks_ms[firsts].tolist(), strict=True))
 
     def _keep(self, places: Int64s) -> None:
         self._rows, self.partitions = self._rows[places], self.partitions[places]

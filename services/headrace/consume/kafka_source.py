@@ -153,6 +153,10 @@ class KafkaSource:
         if partition in self._owned:
             self._consumer.pause([KafkaPartition(*partition)])
 
+    def waiting(self) -> Mapping[TopicPartition, int]:
+        """Nothing waits here."""
+        return {}
+
     def group(self) -> GroupMetadata:
         """Proof of membership as of now. Raises `TransientError` without a member id or an assignment."""
         if not self._owned or not self._consumer.memberid():

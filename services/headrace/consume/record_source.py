@@ -6,7 +6,7 @@ thread at the same time. Listener methods run inside `poll` and `close`, nowhere
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from headrace.types import Drain, LogRange, Position, TopicPartition
@@ -54,6 +54,9 @@ class RecordSource(Protocol):
 
     def pause(self, partition: TopicPartition) -> None:
         """Stop the flow of a partition until the next `start_at`."""
+
+    def waiting(self) -> Mapping[TopicPartition, int]:
+        """How many records of each partition were read and wait here for something; partitions without any may be left out."""
 
     def group(self) -> GroupMetadata:
         """Proof of membership as of now. Raises `TransientError` while we are not a member with an assignment."""

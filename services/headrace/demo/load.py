@@ -6,13 +6,17 @@ arrive twice, none is lost: where the broker went away, `skip` goes on behind th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from headrace.clock import Clock
+from headrace.demo.boarding import boardings
+from headrace.demo.boarding_events import boardings_of
 from headrace.demo.events import Departures
+from headrace.demo.flights import departures as departed
 from headrace.demo.planted import BadRecord
 from headrace.errors import TransientError
 from headrace.types import Float64s, Headers, OutRecords
@@ -42,7 +46,7 @@ class Broker:
     delivered: Callable[[], bool]
 
 
-def records_of(topic: str, departures: Departures, planted: Mapping[int, BadRecord]) -> OutRecords:
+def records_of_departures(departures: Departures, planted: Mapping[int, BadRecord]) -> OutRecords:
     """Everything to send, in order: each departure behind the planted record that stands before it."""
     keys: list[bytes | None] = []
     values: list[bytes | None] = []
@@ -59,7 +63,19 @@ def records_of(topic: str, departures: Departures, planted: Mapping[int, BadReco
         values.append(departures.values[row])
         headers.append([])
         timestamps_ms.append(time_ms)
-    return OutRecords(topic=topic, keys=keys, values=values, headers=headers, timestamps_ms=timestamps_ms)
+    return OutRecords(topic=departed.topic, keys=keys, values=values, headers=headers, timestamps_ms=timestamps_ms)
+
+
+def records_of_boardings(departures: Departures) -> OutRecords:
+    """The boardings of these flights, in order."""
+    found = boardings_of(departures, np.arange(len(departures)))
+    return OutRecords(
+        topic=boardings.topic,
+        keys=[event["tail"].encode() for event in found.events],
+        values=[json.dumps(event).encode() for event in found.events],
+        headers=[[] for _ in found.events],
+        timestamps_ms=found.times_ms.tolist(),
+    )
 
 
 def due_by_speed(records: OutRecords, speed: float) -> Float64s:

@@ -10,7 +10,7 @@ the questions "committed", "log_range", "written_end", "offset_at", "topic_id" (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -111,6 +111,10 @@ class MemorySource:
         self._later.pop(partition, None)
         if partition in self._flows:
             self._flows[partition].flowing = False
+
+    def waiting(self) -> Mapping[TopicPartition, int]:
+        """Nothing waits here."""
+        return {}
 
     def group(self) -> Membership:
         """Proof of membership as of now. Raises `TransientError` without a member id or an assignment."""

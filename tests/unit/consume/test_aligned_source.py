@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from unittest.mock import patch
 
 import pytest
 
-from headrace.consume.aligned_source import STILL_MS
+from headrace.consume.pace_group import STILL_MS
 from headrace.loop import Loop
 from headrace.parts import Limits
+from headrace.recovery import Phase
 from headrace.testing import Driver
-from headrace.types import Position, TopicPartition
+from headrace.types import Drain, Position, TopicPartition
 from tests.unit.flying import BY_ORIGIN, MODELS, TOPIC, app
 
 HOUR_MS = 3_600_000
@@ -84,6 +86,56 @@ def test_records_without_a_time_pass(driver: Driver) -> None:
     backlog(driver, 1, iter([START_MS]))
     assert len(driver.dead_letters()) == 2
     assert len(arrived(driver)) == 1
+
+
+@pytest.mark.parametrize("wrong_ms", [4_000_000 * HOUR_MS, 4_500_000_000_000 * 1_000, 4 * 60_000])
+def test_an_event_ahead_of_its_time_holds_nothing_up(driver: Driver, wrong_ms: int) -> None:
+    """What decoding will refuse as far ahead, and what it just accepts, lets the records behind it go on as if it were of now."""
+    times = range(START_MS, START_MS + 48 * HOUR_MS, 60_000)
+    backlog(driver, 0, iter(times[:100]))
+    driver.log.append(TOPIC, 0, b"N0", flight("N0", times[100] + wrong_ms), None, times[100])
+    backlog(driver, 0, iter(times[100:]))
+    backlog(driver, 1, iter(times))
+    worker = driver._workers[0]
+    while (committed := driver.log.group(app.name).offsets.get(TopicPartition(TOPIC, 1))) is None or committed.offset < 1_000:
+        worker.turn()
+    assert driver.log.group(app.name).offsets[TopicPartition(TOPIC, 0)].offset > 900
+
+
+def test_a_rebuild_holds_up_no_live_partition(driver: Driver) -> None:
+    """While a partition is replayed from long ago, the others go on; what it replays waits for nobody."""
+    times = range(START_MS, START_MS + 48 * HOUR_MS, 60_000)
+    for number in (0, 1):
+        backlog(driver, number, iter(times))
+    driver.run()
+    driver.store.drop(TopicPartition(TOPIC, 0), driver._workers[0]._assignment.path.views(TOPIC))
+    driver.crash()
+    backlog(driver, 1, iter(range(times[-1], times[-1] + HOUR_MS, 60_000)))
+    worker = driver._workers[0]
+    phases = []
+    while driver.log.group(app.name).offsets[TopicPartition(TOPIC, 1)].offset < len(times) + 60:
+        worker.turn()
+        phases.append(worker._assignment.partitions[TopicPartition(TOPIC, 0)].phase)
+    assert phases[-1] is Phase.CATCHING_UP
+
+
+def test_a_batch_is_no_larger_than_asked_for(driver: Driver) -> None:
+    """However many topics hold records, all together give at most what the loop has room for."""
+    for number in range(3):
+        backlog(driver, number, iter(range(START_MS, START_MS + 48 * HOUR_MS, 600_000)))
+    sizes = []
+    source = driver._workers[0]._source
+    poll = source.poll
+
+    def seen(max_records: int, timeout_ms: int) -> Drain:
+        drain = poll(max_records, timeout_ms)
+        sizes.append(len(drain) / max_records)
+        return drain
+
+    with patch.object(source, "poll", seen):
+        driver.run()
+    assert 0.5 < max(sizes) <= 1
+    assert source.waiting() == {}
 
 
 class Two:

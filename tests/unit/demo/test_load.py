@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from headrace.clock import ManualClock
 from headrace.demo.feed import Feed
-from headrace.demo.load import PORTION, Broker, due_by_rate, due_by_speed, from_record, load, records_of
+from headrace.demo.load import PORTION, Broker, due_by_rate, due_by_speed, from_record, load, records_of_boardings, records_of_departures
 from headrace.demo.planted import TAKEN_BY_A_BROKER, plant
 from headrace.errors import TransientError
 from headrace.memory_log import MemoryLog
@@ -17,7 +18,7 @@ from headrace.types import OutRecords, TopicPartition
 from tests.unit.demo.small_year import small_year
 
 DEPARTURES = small_year()
-RECORDS = records_of("t", DEPARTURES, plant(DEPARTURES, 13, TAKEN_BY_A_BROKER))
+RECORDS = records_of_departures(DEPARTURES, plant(DEPARTURES, 13, TAKEN_BY_A_BROKER))
 
 
 class Arrived:
@@ -50,9 +51,9 @@ def sleeping(clock: ManualClock) -> Callable[[float], None]:
 def test_records_are_those_of_the_replay_in_its_order() -> None:
     """What goes to a broker is what the replay writes to a topic of one partition."""
     log = MemoryLog(ManualClock())
-    log.create_topic("t")
-    Feed(log, "t", DEPARTURES, plant(DEPARTURES, 13, TAKEN_BY_A_BROKER), partitions=1)
-    written = log.read(TopicPartition("t", 0))
+    log.create_topic(RECORDS.topic)
+    Feed(log, RECORDS.topic, DEPARTURES, plant(DEPARTURES, 13, TAKEN_BY_A_BROKER), partitions=1)
+    written = log.read(TopicPartition(RECORDS.topic, 0))
     assert len(RECORDS) == len(written) == 413
     for row, record in enumerate(written):
         assert (RECORDS.keys[row], RECORDS.values[row], RECORDS.timestamps_ms[row]) == (record.key, record.value, record.timestamp_ms)
@@ -92,7 +93,9 @@ def test_speed_follows_the_year() -> None:
 def test_a_load_that_fell_behind_catches_up_in_portions() -> None:
     """What became due meanwhile is sent without waiting, no more than a portion at a time."""
     count = 2 * PORTION + 10
-    records = OutRecords(topic="t", keys=[b"k"] * count, values=[b"v"] * count, headers=[[]] * count, timestamps_ms=list(range(count)))
+    records = OutRecords(
+        topic=RECORDS.topic, keys=[b"k"] * count, values=[b"v"] * count, headers=[[]] * count, timestamps_ms=list(range(count))
+    )
     clock = ManualClock()
     arrived = Arrived(clock)
     steps = [step.sent for step in load(records, due_by_rate(records, 0), arrived.broker(), clock=clock, sleep=sleeping(clock))]
@@ -132,3 +135,13 @@ def test_skipping_leaves_out_the_beginning() -> None:
     assert from_record(RECORDS, 410).values == RECORDS.values[410:]
     clock = ManualClock()
     assert list(load(from_record(RECORDS, 413), np.zeros(0), Arrived(clock).broker(), clock=clock, sleep=sleeping(clock))) == []
+
+
+def test_boardings_are_those_of_the_departures() -> None:
+    """One of each flight, keyed by its aircraft, in the order of its own time, and without what is known later."""
+    found = records_of_boardings(DEPARTURES)
+    events = [json.loads(value or b"") for value in found.values]
+    assert sorted(event["flight_id"] for event in events) == sorted(json.loads(value)["flight_id"] for value in DEPARTURES.values)
+    assert found.timestamps_ms == sorted(found.timestamps_ms) == [event["boards_at"] for event in events]
+    assert found.keys == [event["tail"].encode() for event in events]
+    assert not any("dep_delay" in event for event in events)
