@@ -24,7 +24,9 @@ PREDICTION_TYPE = "headrace.prediction.v1"
 """The CloudEvents type of a prediction; the number is the major version of the contract."""
 
 LOOKED_UP = "headrace-looked-up"
-"""The header that tells what a prediction looked up; under every policy, as the features cannot be computed again without it."""
+"""The header that tells what a prediction, or the dead letter of what a model refused, looked up; under every policy, as without it the
+features cannot be computed again.
+"""
 
 FIRST_BYTES = 1024
 """How much of a value a pointer keeps."""
@@ -95,7 +97,7 @@ class PredictionHeaders(Struct, frozen=True, kw_only=True, rename={"content_type
             Meta(description="What was read of other sources: <view>=<partition>:<applied offset>:<event time come to>, joined by ;"),
         ]
         | UnsetType
-    ) = msgspec.field(default=UNSET, name="headrace-looked-up")
+    ) = msgspec.field(default=UNSET, name=LOOKED_UP)
 
 
 class DeadLetterHeaders(Struct, frozen=True, kw_only=True):
@@ -118,6 +120,10 @@ class DeadLetterHeaders(Struct, frozen=True, kw_only=True):
     model: Annotated[str, Meta(description="The one model whose score is missing; absent: all of them.")] | UnsetType = msgspec.field(
         default=UNSET, name="headrace-model"
     )
+    looked_up: (
+        Annotated[str, Meta(description="What a model that refused was given of other sources, as in the headers of a prediction.")]
+        | UnsetType
+    ) = msgspec.field(default=UNSET, name=LOOKED_UP)
     pointer: Annotated[Literal["1"], Meta(description="The value is a pointer, version 1.")] | UnsetType = msgspec.field(
         default=UNSET, name="headrace-pointer"
     )

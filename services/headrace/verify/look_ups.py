@@ -3,7 +3,7 @@
 Each prediction says of which partition, at which applied offset, it has read each view of another source. A fold of that partition up to
 just that offset gives the state that was read, and so the values, bit for bit. Three passes, before anything is compared:
 
-    prediction topics           --> where each prediction has read
+    predictions, dead letters   --> where each result of a model has read
     what was scored             --> of which entity, as of which time
     what the views are kept of  --> folded once; at each offset that somebody read, everybody who read there is answered
 
@@ -36,8 +36,8 @@ from headrace.paths import decoder_of
 from headrace.predict.scores import Model
 from headrace.publish.records import LOOKED_UP
 from headrace.source import Source
-from headrace.types import NO_WATERMARK_MS, EventBatch, LookedUp, Record, RecordBatch, TopicPartition, ViewHead
-from headrace.verify.compare import PredictionPlaces, is_of_these_definitions, text_of
+from headrace.types import NO_WATERMARK_MS, EventBatch, LookedUp, Reason, Record, RecordBatch, TopicPartition, ViewHead
+from headrace.verify.compare import PredictionPlaces, is_of_these_definitions, letter_place, text_of
 from headrace.verify.fold import SourceFold
 from headrace.verify.ledger import Place
 from headrace.verify.scope import Scope, whole_from
@@ -86,10 +86,12 @@ class LookUpAnswers:
         if not self._reads:
             return
         with closing(self._subject.reader()) as reader:
-            for stage in self._app.stages:
-                if stage.scores and stage.pipeline.name in self._reads:
-                    self._note_predictions(reader, stage.pipeline)
-                    self._note_events(reader, stage)
+            stages = [stage for stage in self._app.stages if stage.scores and stage.pipeline.name in self._reads]
+            for stage in stages:
+                self._note_predictions(reader, stage.pipeline)
+            self._note_refusals(reader)
+            for stage in stages:
+                self._note_events(reader, stage)
             self._file.execute("CREATE INDEX by_state ON reads (number, seen) WHERE entity IS NOT NULL")
             for kept_at in {one.kept_at.topic: one.kept_at for some in self._reads.values() for one in some}.values():
                 self._answer_all(reader, kept_at)
@@ -114,16 +116,41 @@ class LookUpAnswers:
 
     def _note_predictions(self, reader: RecordReader, pipeline: Pipeline) -> None:
         """Where the predictions of a pipeline have read."""
-        by_view = {one.view.name: one.number for one in self._reads[pipeline.name]}
         place_of = PredictionPlaces(pipeline.source.topic, self._models[pipeline.name].name).of
         for batch in reader.batches(*self._scope.results([pipeline.predictions])):
-            rows = []
+            rows: list[tuple[int, ...]] = []
             for record in batch.records():
-                place, seen = place_of(record.value), _seen(record)
+                place = place_of(record.value)
                 if place is not None and is_of_these_definitions(record, pipeline.fingerprint):
-                    rows += [(by_view[view], *place, offset, number) for view, (number, offset) in seen.items() if view in by_view]
-            self._write("INSERT OR REPLACE INTO reads (reads, source, at, seen, number, told) VALUES (?, ?, ?, ?, ?, 0)", rows)
+                    rows += self._read_by(record, pipeline, place)
+            self._note(rows)
             self._told(len(batch))
+
+    def _note_refusals(self, reader: RecordReader) -> None:
+        """Where that has read which a model refused. A dead letter names no definitions, so it is believed to be of ours."""
+        by_model = {(one.source.topic, self._models[one.name].name): one for one in self._app.pipelines if one.name in self._reads}
+        topics = {topic for topic, _ in by_model}
+        for batch in reader.batches(*self._scope.results([self._app.dead_letters])):
+            rows: list[tuple[int, ...]] = []
+            for record in batch.records():
+                place = letter_place(record.headers, topics)
+                pipeline = None if place is None else by_model.get((place.topic, place.model or ""))
+                if place is None or pipeline is None or text_of(record.headers, "headrace-reason") != Reason.MODEL_OUTPUT.value:
+                    continue
+                rows += self._read_by(record, pipeline, (place.partition, place.offset))
+            self._note(rows)
+            self._told(len(batch))
+
+    def _read_by(self, record: Record, pipeline: Pipeline, place: Place) -> Iterator[tuple[int, ...]]:
+        """What a result says of where it has read."""
+        seen = _seen(record)
+        for one in self._reads[pipeline.name]:
+            if one.view.name in seen:
+                number, offset = seen[one.view.name]
+                yield one.number, *place, offset, number
+
+    def _note(self, rows: Sequence[tuple[int, ...]]) -> None:
+        self._write("INSERT OR REPLACE INTO reads (reads, source, at, seen, number, told) VALUES (?, ?, ?, ?, ?, 0)", rows)
 
     def _note_events(self, reader: RecordReader, stage: Stage) -> None:
         """Of whom, and as of when. The partition is the one where the entity belongs, whatever the prediction says."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -12,25 +13,44 @@ import pytest
 from headrace.memory_log import MemoryReader
 from headrace.memory_log.reader import MemoryFeed
 from headrace.parts import Limits
+from headrace.predict.scores import Model, Scores
 from headrace.publish.encoder import HeaderPolicy
 from headrace.testing import Driver
-from headrace.types import Record, RecordBatch, TopicPartition
+from headrace.types import Float64s, Record, RecordBatch, TopicPartition
 from headrace.verify.findings import INVARIANTS, Findings, Kind
 from headrace.verify.subject import Subject
 from headrace.verify.verification import Verification, Wishes
 from tests.audit import batch_of
-from tests.unit.boarding import BOARDINGS, DEPARTURES, MODELS, PARTITIONS, PREDICTIONS, app, patient, started, traffic
+from tests.unit.boarding import BOARDINGS, DEPARTURES, MODELS, PARTITIONS, PREDICTIONS, Sum, app, patient, started, traffic
 
 LOOKED_UP = "headrace-looked-up"
 Change = Callable[[Record], Record]
+Place = tuple[str, int, int]
+"""Topic, partition and offset."""
+
+
+@dataclass(frozen=True)
+class Refusing(Sum):
+    """A model that refuses because of what was looked up, too: an airport of so many departures."""
+
+    least: float = 4.0
+    most: float = np.inf
+
+    def score(self, values: Float64s) -> Scores:
+        """The sum, but for such airports."""
+        column = app.pipelines[0].feature_names.index("airport.count_3h")
+        scores = super().score(values)
+        crowded = np.flatnonzero((values[:, column] >= self.least) & (values[:, column] <= self.most)).tolist()
+        refused = dict(scores.refused) | dict.fromkeys(crowded, "crowded")
+        return Scores(scores=scores.scores, refused=sorted(refused.items()))
 
 
 class DamagedReader(MemoryReader):
-    """A reader to whom one prediction looks different, in whatever way it is read."""
+    """A reader to whom one record looks different, in whatever way it is read."""
 
-    def __init__(self, driver: Driver, offset: tuple[int, int] | None, change: Change) -> None:
+    def __init__(self, driver: Driver, place: Place | None, change: Change) -> None:
         super().__init__(driver.log)
-        self._place, self._change = offset, change
+        self._place, self._change = place, change
 
     def feed(self, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> MemoryFeed:
         feed = super().feed(starts, ends)
@@ -40,8 +60,7 @@ class DamagedReader(MemoryReader):
             found = []
             for batch in take():
                 records = list(batch.records())
-                if batch.topic == PREDICTIONS:
-                    records = [self._change(one) if (one.partition, one.offset) == self._place else one for one in records]
+                records = [self._change(one) if (one.topic, one.partition, one.offset) == self._place else one for one in records]
                 found.append(batch_of(records))
             return found
 
@@ -50,7 +69,11 @@ class DamagedReader(MemoryReader):
 
 
 def verified(
-    driver: Driver, place: tuple[int, int] | None = None, change: Change = lambda one: one, wishes: Wishes | None = None
+    driver: Driver,
+    place: Place | None = None,
+    change: Change = lambda one: one,
+    wishes: Wishes | None = None,
+    models: Mapping[str, Model] = MODELS,
 ) -> Findings:
     """The findings about a driver's log and store."""
     subject = Subject(
@@ -62,7 +85,7 @@ def verified(
         now_ms=lambda: driver.clock.monotonic_ns() // 1_000_000,
         pause=driver.clock.advance,
     )
-    return Verification(driver.app, subject, models=MODELS, headers=HeaderPolicy.CLOUDEVENTS, limits=Limits()).run(wishes or Wishes())
+    return Verification(driver.app, subject, models=models, headers=HeaderPolicy.CLOUDEVENTS, limits=Limits()).run(wishes or Wishes())
 
 
 def busy(draw: random.Random) -> Driver:
@@ -188,11 +211,46 @@ def test_damage_is_named(run: Driver, change: Change, kinds: set[Kind]) -> None:
     """A value off by one ulp, an offset that no store can stand at, another partition, a wrong mark, a header that says nothing."""
     record = whole(run)
     assert change(record) != record
-    findings = verified(run, (record.partition, record.offset), change)
+    findings = verified(run, (PREDICTIONS, record.partition, record.offset), change)
     assert set(findings.counts) - {Kind.SCORE} == kinds, [violation.text() for violation in findings.violations]
     said = json.loads(record.value or b"")["id"]
     assert {f"{one.topic}-{one.partition}-{one.offset}-sum" for one in findings.violations} == {said}
     assert said.startswith(BOARDINGS)
+
+
+def crowded(driver: Driver) -> list[Record]:
+    """What was refused because of the airport."""
+    return [one for one in driver.dead_letters() if dict(one.headers)["__streams.errors.message"] == b"crowded"]
+
+
+def test_a_model_may_refuse_because_of_what_was_looked_up(seed: int) -> None:
+    """Its dead letter says where it has read, and so the log gives the same refusal; another place there is named, and nothing else."""
+    models = {"late": Refusing()}
+    driver = started(app, models=models)
+    draw = random.Random(seed)
+    for step in ("end", "apply"):
+        traffic(driver, draw, 100)
+        driver.crash(before=step)
+        driver.run()
+    refused = crowded(driver)
+    assert len(refused) > 10
+    findings = verified(driver, models=models)
+    assert [violation.text() for violation in findings.violations] == []
+    assert findings.checked["dead letters"] >= len(refused)
+    named = next(one for one in refused if (dict(one.headers)[LOOKED_UP] or b"").count(b"=") == 2)
+    findings = verified(driver, (named.topic, named.partition, named.offset), elsewhere, models=models)
+    assert findings.counts == {Kind.LETTER: 1}, [violation.text() for violation in findings.violations]
+
+
+def test_a_refusal_that_what_was_looked_up_does_not_give_is_found(seed: int) -> None:
+    """What was refused is not judged by an empty state: of a model that refuses more than it should each wrong refusal is named."""
+    driver = started(app, models={"late": Refusing(least=2.0)})
+    traffic(driver, random.Random(seed), 150)
+    driver.run()
+    wrong = [one for one in crowded(driver) if json.loads(one.value or b"")["miles"] < 5_000]
+    findings = verified(driver, models={"late": Refusing(least=0.0, most=0.0)})
+    assert findings.counts[Kind.LOST] >= len(wrong) > 10
+    assert findings.counts[Kind.UNEXPECTED] >= len(wrong)
 
 
 def test_a_log_that_lost_its_beginning_is_not_compared_where_it_cannot_be() -> None:
