@@ -12,10 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from headrace.errors import TransientError
 from headrace.features.state_store import Ask, Looked, LookupStore
 from headrace.partitioner import Partitioner
-from headrace.types import ViewHead
+from headrace.types import Int64s, ViewHead
 
 AT_ONCE = 1_000
 """Keys of a partition in one question."""
@@ -43,7 +45,9 @@ class Found:
     """What the store holds of each key of a `Sought`, in their order."""
 
     places: list[Place]
-    """Of keys that were found in one and the same instant it is the same object."""
+    """Each once: as many as partitions were asked, or a few more where there were very many keys."""
+    at: Int64s
+    """Of each key, which of them."""
     packed: list[bytes | None]
 
 
@@ -123,9 +127,13 @@ def _questions(sought: Sought, by_number: dict[int, dict[bytes, int]]) -> Iterat
 
 
 def _found(placed: _Placed, looked: Sequence[Looked]) -> Found:
-    places = [{number: Place(partition=number, head=head) for number, head in answer.heads.items()} for answer in looked]
-    at = [divmod(spot, AT_ONCE) for spot in placed.spots]
-    return Found(
-        places=[places[piece][number] for number, (piece, _) in zip(placed.numbers, at, strict=True)],
-        packed=[looked[piece].states[number][spot] for number, (piece, spot) in zip(placed.numbers, at, strict=True)],
-    )
+    places = [Place(partition=number, head=head) for answer in looked for number, head in answer.heads.items()]
+    partitions = 1 + max((place.partition for place in places), default=0)
+    index = np.zeros((len(looked), partitions), dtype=np.int64)
+    pieces = [piece for piece, answer in enumerate(looked) for _ in answer.heads]
+    index[pieces, [place.partition for place in places]] = np.arange(len(places))
+    numbers = np.array(placed.numbers, dtype=np.int64)
+    piece_of, spot_of = np.divmod(np.array(placed.spots, dtype=np.int64), AT_ONCE)
+    at = index[piece_of, numbers]
+    states = [answer.states[number] for answer in looked for number in answer.heads]
+    return Found(places=places, at=at, packed=[states[one][spot] for one, spot in zip(at.tolist(), spot_of.tolist(), strict=True)])
