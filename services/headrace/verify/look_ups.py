@@ -45,6 +45,12 @@ from headrace.verify.shelf import Shelf
 from headrace.verify.state import state_fold
 from headrace.verify.subject import Subject
 
+AT_ONCE = 10_000
+"""So many answers are worked out at once."""
+
+_Question = tuple[bytes, int, int, int]
+"""An entity, as of which time, and which source record asks."""
+
 _OPEN, _ANSWERED, _UNTOLD = range(3)
 """Of a read: nothing is known (yet); what it gave; the log no longer tells."""
 
@@ -195,13 +201,14 @@ class LookUpAnswers:
                 fold = state_fold(self._app, kept_at, shelf, {name: log.start}, self._scope.left_out)
                 # No store can stand beyond the end: what says so will be found to be wrong.
                 seen = [offset for offset in self._offsets_seen(reads, name) if offset <= log.end]
-                for batches, offset in up_to_each(reader, name, log.start, seen):
-                    for batch in batches:
-                        fold.take(batch)
-                        self._told(len(batch))
+                for come in up_to_each(reader, name, log.start, seen):
+                    if isinstance(come, RecordBatch):
+                        fold.take(come)
+                        self._told(len(come))
+                        continue
                     fold.store()
                     for one, state_reader in reads.values():
-                        self._answer(one, state_reader, name, offset, shelf, fold)
+                        self._answer(one, state_reader, name, come, shelf, fold)
 
     def _offsets_seen(self, reads: Mapping[int, object], name: TopicPartition) -> list[int]:
         question = "SELECT DISTINCT seen FROM reads WHERE number = ? AND entity IS NOT NULL AND reads = ? AND told = ?"
@@ -209,12 +216,19 @@ class LookUpAnswers:
         return sorted(found)
 
     def _answer(self, one: _Reads, reader: StateReader, name: TopicPartition, seen: int, shelf: Shelf, fold: SourceFold) -> None:
-        """Everybody who read one view where the fold stands now."""
-        question = "SELECT entity, time_ms, source, at FROM reads WHERE number = ? AND seen = ? AND entity IS NOT NULL AND reads = ?"
-        asked = self._file.execute(question, (name.partition, seen, one.number)).fetchall()
-        if not asked:
-            return
-        head = ViewHead(offset=seen, watermark_ms=fold.watermark_ms(name))
+        """Everybody who read one view where the fold stands now: of a source at rest that may be millions, so some at a time."""
+        question = (
+            "SELECT entity, time_ms, source, at FROM reads WHERE number = ? AND seen = ? AND entity IS NOT NULL AND reads = ?"
+            " AND (source, at) > (?, ?) ORDER BY source, at LIMIT ?"
+        )
+        head, last = ViewHead(offset=seen, watermark_ms=fold.watermark_ms(name)), (-1, -1)
+        while asked := self._file.execute(question, (name.partition, seen, one.number, *last, AT_ONCE)).fetchall():
+            last = asked[-1][2:]
+            self._answer_some(one, reader, name, head, shelf, asked)
+
+    def _answer_some(
+        self, one: _Reads, reader: StateReader, name: TopicPartition, head: ViewHead, shelf: Shelf, asked: Sequence[_Question]
+    ) -> None:
         times_ms = np.array([time_ms for _, time_ms, _, _ in asked], dtype=np.int64)
         packed = shelf.states(name, one.view.fp, [entity for entity, _, _, _ in asked])
         values, ahead = reader.vectors_at(packed, times_ms, np.full(len(asked), horizon_ms(one.view, head)))
@@ -270,21 +284,22 @@ class Recorded:
                 yield (source, at), tuple(answer)
 
 
-def up_to_each(reader: RecordReader, name: TopicPartition, start: int, offsets: Sequence[int]) -> Iterator[tuple[list[RecordBatch], int]]:
-    """For each of these offsets, which ascend, the records between the one before it (first `start`) and it. One read for all."""
+def up_to_each(reader: RecordReader, name: TopicPartition, start: int, offsets: Sequence[int]) -> Iterator[RecordBatch | int]:
+    """The records from `start` up to the last of these offsets, which ascend, in one read; between them each offset, as soon as all records
+    below it have been given. So nobody need keep more than one batch.
+    """
     left = list(reversed(offsets))
-    pieces: list[RecordBatch] = []
     for batch in reader.batches({name: start}, {name: offsets[-1]}) if offsets and start < offsets[-1] else ():
         begin = 0
         while left and left[-1] <= batch.offsets[-1]:
             end = int(np.searchsorted(batch.offsets, left[-1]))
-            yield [*pieces, *([batch.select(np.arange(begin, end))] if begin < end else [])], left.pop()
-            pieces, begin = [], end
+            if begin < end:
+                yield batch.select(np.arange(begin, end))
+            yield left.pop()
+            begin = end
         if begin < len(batch):
-            pieces.append(batch if begin == 0 else batch.select(np.arange(begin, len(batch))))
-    while left:
-        yield pieces, left.pop()
-        pieces = []
+            yield batch if begin == 0 else batch.select(np.arange(begin, len(batch)))
+    yield from reversed(left)
 
 
 def _source_places(events: EventBatch) -> list[Place]:

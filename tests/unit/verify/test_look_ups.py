@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
+from headrace.features.reader import StateReader
 from headrace.memory_log import MemoryReader
 from headrace.memory_log.reader import MemoryFeed
 from headrace.parts import Limits
 from headrace.predict.scores import Model, Scores
 from headrace.publish.encoder import HeaderPolicy
 from headrace.testing import Driver
-from headrace.types import Float64s, Record, RecordBatch, TopicPartition
+from headrace.types import Bools, Float64s, Int64s, Record, RecordBatch, TopicPartition
+from headrace.verify import look_ups
 from headrace.verify.findings import INVARIANTS, Findings, Kind
+from headrace.verify.look_ups import up_to_each
 from headrace.verify.subject import Subject
 from headrace.verify.verification import Verification, Wishes
 from tests.audit import batch_of
@@ -251,6 +255,55 @@ def test_a_refusal_that_what_was_looked_up_does_not_give_is_found(seed: int) -> 
     findings = verified(driver, models={"late": Refusing(least=0.0, most=0.0)})
     assert findings.counts[Kind.LOST] >= len(wrong) > 10
     assert findings.counts[Kind.UNEXPECTED] >= len(wrong)
+
+
+class CountingReader(MemoryReader):
+    """A reader that knows how many records it has given."""
+
+    given = 0
+
+    def batches(self, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int] | None = None) -> Iterator[RecordBatch]:
+        for batch in super().batches(starts, ends):
+            self.given += len(batch)
+            yield batch
+
+
+def test_records_are_given_as_they_are_read(seed: int) -> None:
+    """All records up to the last offset, each once, each offset behind those below it; whatever lies before the first one, not more than
+    a batch is ever held back.
+    """
+    draw = random.Random(seed)
+    driver = started(app)
+    name = TopicPartition(DEPARTURES, 0)
+    for _ in range(5_000):
+        driver.log.append(DEPARTURES, 0, b"N1", b"{}")
+    offsets = sorted({*draw.sample(range(3_500, 5_000), 5), 5_000, 5_003})
+    reader = CountingReader(driver.log)
+    seen, reached = list[int](), list[int]()
+    for come in up_to_each(reader, name, 7, offsets):
+        if isinstance(come, RecordBatch):
+            seen += come.offsets.tolist()
+            assert reader.given - len(seen) < 1_000
+        else:
+            assert seen == list(range(7, min(come, 5_000)))
+            reached.append(come)
+    assert reached == offsets
+
+
+def test_answers_are_worked_out_some_at_a_time(run: Driver) -> None:
+    """However many have read where the other source stood still, they are no more at once than the limit, and all of them are answered."""
+    most = 0
+    vectors_at = StateReader.vectors_at
+
+    def counted(self: StateReader, packed: Sequence[bytes | None], *times: Int64s) -> tuple[Float64s, Bools]:
+        nonlocal most
+        most = max(most, len(packed))
+        return vectors_at(self, packed, *times)
+
+    with patch.object(look_ups, "AT_ONCE", 2), patch.object(StateReader, "vectors_at", counted):
+        findings = verified(run)
+    assert [violation.text() for violation in findings.violations] == []
+    assert most == 2
 
 
 def test_a_log_that_lost_its_beginning_is_not_compared_where_it_cannot_be() -> None:
