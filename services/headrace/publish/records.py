@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
@@ -169,6 +169,21 @@ def encode(written: Struct) -> bytes:
 def decode_prediction(value: bytes) -> Prediction:
     """The prediction in a record's value; members it does not know are ignored. Raises `ValueError`."""
     return msgspec.json.decode(value, type=Prediction)
+
+
+def beside_views(prediction: Prediction, views: Collection[str]) -> Prediction:
+    """A prediction without all that was looked up in some views: their features, their marks, and the score, which was made of them."""
+    if not views:
+        return prediction
+    stale, ahead = (
+        [view for view in marked if view not in views] or UNSET if isinstance(marked, list) else marked
+        for marked in (prediction.stale, prediction.ahead)
+    )
+    features = prediction.features
+    if isinstance(features, dict):
+        begins = tuple(f"{view}." for view in views)
+        features = {name: value for name, value in features.items() if not name.startswith(begins)}
+    return msgspec.structs.replace(prediction, score=0.0, stale=stale, ahead=ahead, features=features)
 
 
 def decode_pointer(value: bytes) -> DeadLetterPointer:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from unittest.mock import patch
 
 import numpy as np
@@ -35,14 +36,15 @@ Place = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class Refusing(Sum):
-    """A model that refuses because of what was looked up, too: an airport of so many departures."""
+    """A model that refuses because of what was looked up, too: so many departures of an airport, or an aircraft."""
 
+    column: str = "airport.count_3h"
     least: float = 4.0
     most: float = np.inf
 
     def score(self, values: Float64s) -> Scores:
-        """The sum, but for such airports."""
-        column = app.pipelines[0].feature_names.index("airport.count_3h")
+        """The sum, but for these."""
+        column = app.pipelines[0].feature_names.index(self.column)
         scores = super().score(values)
         crowded = np.flatnonzero((values[:, column] >= self.least) & (values[:, column] <= self.most)).tolist()
         refused = dict(scores.refused) | dict.fromkeys(crowded, "crowded")
@@ -146,15 +148,7 @@ def test_a_store_that_was_emptied_is_not_believed_before_it_is_whole(seed: int) 
 def replaced(record: Record, value: bytes | None = None, places: bytes | None = None) -> Record:
     """The same record with another value or another header of what was looked up."""
     headers = [(name, places if name == LOOKED_UP and places is not None else text) for name, text in record.headers]
-    return Record(
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        timestamp_ms=record.timestamp_ms,
-        key=record.key,
-        value=record.value if value is None else value,
-        headers=headers,
-    )
+    return replace(record, value=record.value if value is None else value, headers=headers)
 
 
 def whole(driver: Driver) -> Record:
@@ -192,13 +186,15 @@ def elsewhere(record: Record) -> Record:
     return replaced(record, places=b"%b=%d:%b" % (view, (int(number) + 1) % PARTITIONS, rest))
 
 
-def marked(record: Record) -> Record:
-    """It is said to be stale, or not to be."""
-    value = record.value or b""
-    if b',"stale":' in value:
-        begin = value.index(b',"stale":')
-        return replaced(record, value[:begin] + value[value.index(b"]", begin) + 1 :])
-    return replaced(record, value.replace(b',"features":', b',"stale":["airport"],"features":', 1))
+def marked(record: Record, view: str) -> Record:
+    """A view is said to be stale, or not to be."""
+    prediction = json.loads(record.value or b"")
+    before = prediction.pop("stale", [])
+    stale = [one for one in ("airport", "aircraft") if (one in before) != (one == view)]
+    members = [
+        item for name, value in prediction.items() for item in ([("stale", stale)] * (name == "features" and any(stale)) + [(name, value)])
+    ]
+    return replaced(record, json.dumps(dict(members), separators=(",", ":")).encode())
 
 
 @pytest.mark.parametrize(
@@ -207,7 +203,7 @@ def marked(record: Record) -> Record:
         (one_ulp_off, {Kind.FEATURES}),
         (without_one, {Kind.FEATURES, Kind.RECORD}),
         (elsewhere, {Kind.RECORD}),
-        (marked, {Kind.RECORD}),
+        (partial(marked, view="airport"), {Kind.RECORD}),
         (lambda record: replaced(record, places=b"nonsense"), {Kind.FEATURES, Kind.RECORD}),
     ],
 )
@@ -306,15 +302,101 @@ def test_answers_are_worked_out_some_at_a_time(run: Driver) -> None:
     assert most == 2
 
 
-def test_a_log_that_lost_its_beginning_is_not_compared_where_it_cannot_be() -> None:
-    """Of predictions whose windows the log of the other source no longer fills, only what it can tell is checked."""
-    driver = started(app)
-    draw = random.Random(3)
-    traffic(driver, draw, 300)
-    driver.run()
+def shortened(driver: Driver) -> Driver:
+    """The same, after the log of the other source has lost its first half."""
     for number in range(PARTITIONS):
         name = TopicPartition(DEPARTURES, number)
         driver.log.delete_before(name, driver.log.end_offset(name) // 2)
-    findings = verified(driver)
-    assert {kind: count for kind, count in findings.counts.items() if kind in {Kind.FEATURES, Kind.SCORE, Kind.RECORD}} == {}
-    assert findings.checked["predictions of other definitions"] > 0
+    return driver
+
+
+@pytest.fixture(scope="module")
+def short() -> Driver:
+    """A run whose other source has lost its beginning."""
+    driver = started(app)
+    traffic(driver, random.Random(3), 300)
+    driver.run()
+    return shortened(driver)
+
+
+def of_results(findings: Findings) -> dict[Kind, int]:
+    """What is wrong with predictions and dead letters."""
+    return {kind: count for kind, count in findings.counts.items() if kind not in {Kind.STATE, Kind.HEAD}}
+
+
+def test_a_log_that_lost_its_beginning_is_compared_as_far_as_it_tells(short: Driver) -> None:
+    """Where windows of the other source are not whole any more, what was looked up is counted by itself; nothing is called other
+    definitions.
+    """
+    findings = verified(short)
+    assert of_results(findings) == {}
+    assert 0 < findings.checked["look-ups the log no longer tells"] < 2 * findings.checked["predictions"]
+    assert findings.checked["predictions of other definitions"] == 0
+
+
+def member(name: str, value: object) -> Change:
+    """A prediction that says something else of one feature."""
+
+    def changed(record: Record) -> Record:
+        prediction = json.loads(record.value or b"")
+        assert prediction["features"][name] != value
+        prediction["features"][name] = value
+        return replaced(record, json.dumps(prediction, separators=(",", ":")).encode())
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("change", "kinds"),
+    [
+        (member("miles", 101.0), {Kind.FEATURES: 1}),
+        (member("flight.count_3h", 77.0), {Kind.FEATURES: 1}),
+        (lambda one: replaced(one, (one.value or b"").replace(b'"late":false', b'"late":true')), {Kind.RECORD: 1}),
+        (member("airport.count_3h", 77.0), {Kind.FEATURES: 1}),
+        (partial(marked, view="airport"), {Kind.RECORD: 1}),
+        (member("aircraft.count_3h", 77.0), {}),
+        (partial(marked, view="aircraft"), {}),
+    ],
+)
+def test_what_was_not_looked_up_is_compared_all_the_same(short: Driver, change: Change, kinds: Mapping[Kind, int]) -> None:
+    """Of a prediction by an aircraft that the log no longer tells everything else is compared, the airport, which it tells, too."""
+    record = next(one for one in predictions(short) if (dict(one.headers)[LOOKED_UP] or b"").count(b"=") == 2)
+    assert change(record) != record
+    findings = verified(short, (PREDICTIONS, record.partition, record.offset), change)
+    assert of_results(findings) == kinds, [violation.text() for violation in findings.violations]
+
+
+def about(letter: Record, place: Mapping[str, bytes]) -> Record:
+    """The same letter, about another source record."""
+    return replace(letter, headers=[(name, place.get(name, text)) for name, text in letter.headers])
+
+
+@pytest.mark.parametrize(("least", "most"), [(6.0, np.inf), (0.0, 0.0)])
+def test_either_is_believed_where_the_log_no_longer_tells(least: float, most: float) -> None:
+    """Whether a model refused because of an aircraft cannot be known there, so either result is taken; but not both, and not none."""
+    models = {"late": Refusing(column="aircraft.count_3h", least=least, most=most)}
+    driver = started(app, models=models)
+    traffic(driver, random.Random(3), 300)
+    driver.run()
+    shortened(driver)
+    findings = verified(driver, models=models)
+    assert of_results(findings) == {}, [violation.text() for violation in findings.violations]
+    assert findings.checked["look-ups the log no longer tells"] > 10
+    first, *_, last = predictions(driver)
+    lost = verified(driver, (PREDICTIONS, first.partition, first.offset), lambda one: replace(one, value=last.value), models=models)
+    assert lost.counts[Kind.LOST] == 1
+    letter, (_, number, offset, _) = crowded(driver)[0], json.loads(first.value or b"")["id"].rsplit("-", 3)
+    place = {"__streams.errors.partition": number.encode(), "__streams.errors.offset": offset.encode()}
+    both = verified(driver, (letter.topic, letter.partition, letter.offset), lambda one: about(one, place), models=models)
+    assert (both.counts[Kind.LOST], both.counts[Kind.UNEXPECTED]) == (1, 1), [violation.text() for violation in both.violations]
+
+
+def test_what_found_nothing_is_counted(run: Driver) -> None:
+    """That nothing was kept is believed, as a store that was lost leaves no trace; but it is said, and said of those only who asked."""
+    findings = verified(run)
+    found = findings.checked["look-ups that found nothing"]
+    record = whole(run)
+    findings = verified(run, (PREDICTIONS, record.partition, record.offset), lambda one: replaced(one, places=b""))
+    assert findings.checked["look-ups that found nothing"] == found + 2
+    asked = [json.loads(one.value or b"")["features"] for one in predictions(run)]
+    assert found < len(asked)
