@@ -8,7 +8,7 @@ again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -73,25 +73,33 @@ class Finder:
             answers = iter(self._store.look(asked) if asked else [])
             looked = [[next(answers) for _ in asks.questions] for asks in wanted]
             counts = {one.topic: answer.partitions for one, found in zip(sought, looked, strict=True) for answer in found}
-            if all(self._partitions.get(topic) == count for topic, count in counts.items()):
+            if self._went_by(counts):
                 return [
                     None if counts[one.topic] is None else _found(asks, found)
                     for one, asks, found in zip(sought, wanted, looked, strict=True)
                 ]
-            for topic, count in counts.items():
-                if count is None:
-                    self._partitions.pop(topic, None)
-                else:
-                    self._partitions[topic] = count
-        raise TransientError(f"the numbers of partitions of {', '.join(sorted({one.topic for one in sought}))} change again and again")
+        raise _restless(one.topic for one in sought)
 
     def heads(self, views: Sequence[tuple[str, str]]) -> list[dict[int, ViewHead]]:
         """Where the store stands for all partitions of some views, each given as its topic and shortened fingerprint; empty where nobody
         has served the topic. Raises as `find` does.
         """
-        self.find([Sought(topic, view, []) for topic, view in views if topic not in self._partitions])
-        asked = [Ask(topic, view, dict.fromkeys(range(self._partitions.get(topic, 0)), ())) for topic, view in views]
-        return [dict(answer.heads) for answer in self._store.look(asked)]
+        for _ in range(_ATTEMPTS):
+            asked = [Ask(topic, view, dict.fromkeys(range(self._partitions.get(topic, 0)), ())) for topic, view in views]
+            answers = self._store.look(asked)
+            if self._went_by({topic: answer.partitions for (topic, _), answer in zip(views, answers, strict=True)}):
+                return [dict(answer.heads) for answer in answers]
+        raise _restless(topic for topic, _ in views)
+
+    def _went_by(self, counts: Mapping[str, int | None]) -> bool:
+        """Whether these numbers of partitions, which the store has just told, are those that were gone by; from now on they are."""
+        right = all(self._partitions.get(topic) == count for topic, count in counts.items())
+        for topic, count in counts.items():
+            if count is None:
+                self._partitions.pop(topic, None)
+            else:
+                self._partitions[topic] = count
+        return right
 
     def _placed(self, sought: Sought) -> _Placed:
         """The questions about these keys; where the number of partitions is not known, an empty one that asks for it."""
@@ -115,6 +123,10 @@ class _Placed:
     numbers: list[int]
     spots: list[int]
     questions: list[Ask]
+
+
+def _restless(topics: Iterable[str]) -> TransientError:
+    return TransientError(f"the numbers of partitions of {', '.join(sorted(set(topics)))} change again and again")
 
 
 def _questions(sought: Sought, by_number: dict[int, dict[bytes, int]]) -> Iterator[Ask]:

@@ -93,6 +93,20 @@ def test_each_event_finds_what_it_finds_alone(run: Driver) -> None:
             np.testing.assert_array_equal(one[0], other[row])
 
 
+def test_heads_follow_the_number_of_partitions() -> None:
+    """A topic nobody has served has none; whoever asked before partitions were added, or all was forgotten, hears of it."""
+    driver = started()
+    finder, views = Finder(driver.store), [(DEPARTURES, aircraft.fp), (DEPARTURES, aircraft.fp), ("other.v1", airport.fp)]
+    assert finder.heads(views) == [{}, {}, {}]
+    driver.run()
+    for count in (PARTITIONS, 2 * PARTITIONS, 1):
+        driver.store.set_partitions(DEPARTURES, count)
+        assert [sorted(heads) for heads in finder.heads(views)] == [list(range(count)), list(range(count)), []]
+    driver.store.flush()
+    assert finder.heads(views) == [{}, {}, {}]
+    assert finder.heads([]) == []
+
+
 def test_many_keys_of_a_partition_keep_their_order() -> None:
     """More keys than one question takes are asked for in several, and each gets its own state and its own place."""
     driver = started()
