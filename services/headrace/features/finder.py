@@ -68,12 +68,13 @@ class Finder:
         `StoreRefused`.
         """
         for _ in range(_ATTEMPTS):
-            wanted = [self._placed(one) for one in sought]
+            gone_by = {one.topic: self._partitions.get(one.topic) for one in sought}
+            wanted = [self._placed(one, gone_by[one.topic]) for one in sought]
             asked = [ask for asks in wanted for ask in asks.questions]
             answers = iter(self._store.look(asked) if asked else [])
             looked = [[next(answers) for _ in asks.questions] for asks in wanted]
             counts = {one.topic: answer.partitions for one, found in zip(sought, looked, strict=True) for answer in found}
-            if self._went_by(counts):
+            if self._right(gone_by, counts):
                 return [
                     None if counts[one.topic] is None else _found(asks, found)
                     for one, asks, found in zip(sought, wanted, looked, strict=True)
@@ -85,25 +86,25 @@ class Finder:
         has served the topic. Raises as `find` does.
         """
         for _ in range(_ATTEMPTS):
-            asked = [Ask(topic, view, dict.fromkeys(range(self._partitions.get(topic, 0)), ())) for topic, view in views]
-            answers = self._store.look(asked)
-            if self._went_by({topic: answer.partitions for (topic, _), answer in zip(views, answers, strict=True)}):
+            gone_by = {topic: self._partitions.get(topic) for topic, _ in views}
+            answers = self._store.look([Ask(topic, view, dict.fromkeys(range(gone_by[topic] or 0), ())) for topic, view in views])
+            if self._right(gone_by, {topic: answer.partitions for (topic, _), answer in zip(views, answers, strict=True)}):
                 return [dict(answer.heads) for answer in answers]
         raise _restless(topic for topic, _ in views)
 
-    def _went_by(self, counts: Mapping[str, int | None]) -> bool:
-        """Whether these numbers of partitions, which the store has just told, are those that were gone by; from now on they are."""
-        right = all(self._partitions.get(topic) == count for topic, count in counts.items())
+    def _right(self, gone_by: Mapping[str, int | None], counts: Mapping[str, int | None]) -> bool:
+        """Whether the numbers of partitions that were gone by are those that the store has told, which are gone by from now on. That they
+        are known now is not enough: another thread may have learned them meanwhile.
+        """
         for topic, count in counts.items():
             if count is None:
                 self._partitions.pop(topic, None)
             else:
                 self._partitions[topic] = count
-        return right
+        return all(gone_by[topic] == count for topic, count in counts.items())
 
-    def _placed(self, sought: Sought) -> _Placed:
+    def _placed(self, sought: Sought, count: int | None) -> _Placed:
         """The questions about these keys; where the number of partitions is not known, an empty one that asks for it."""
-        count = self._partitions.get(sought.topic)
         if count is None:
             return _Placed(numbers=[], spots=[], questions=[Ask(sought.topic, sought.view, {})])
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from unittest.mock import patch
 
@@ -12,6 +13,8 @@ import pytest
 from headrace.features import looked_up
 from headrace.features.finder import AT_ONCE, Finder, Sought
 from headrace.features.looked_up import ViewLookUps
+from headrace.features.memory_store import MemoryStore
+from headrace.features.state_store import Ask, Looked
 from headrace.partitioner import partition_of
 from headrace.paths import decoder_of
 from headrace.testing import Driver
@@ -105,6 +108,33 @@ def test_heads_follow_the_number_of_partitions() -> None:
     driver.store.flush()
     assert finder.heads(views) == [{}, {}, {}]
     assert finder.heads([]) == []
+
+
+class GrowingStore(MemoryStore):
+    """A store to which, while it is asked for the first time, partitions are added, and another thread hears of them before the answer."""
+
+    hears: Finder
+    grows = False
+
+    def look(self, asked: Sequence[Ask]) -> list[Looked]:
+        if self.grows:
+            self.grows = False
+            self.set_partitions(DEPARTURES, 2 * PARTITIONS)
+            self.hears.find([Sought(DEPARTURES, aircraft.fp, [])])
+        return super().look(asked)
+
+
+def test_what_another_thread_learned_does_not_make_an_old_question_right() -> None:
+    """Keys that were looked for by the old number of partitions are looked for again, though the new one is known when the answer comes."""
+    store = GrowingStore()
+    store.set_partitions(DEPARTURES, PARTITIONS)
+    store.hears = Finder(store)
+    keys = [f"N{number}".encode() for number in range(50)]
+    store.hears.find([Sought(DEPARTURES, aircraft.fp, keys)])
+    store.grows = True
+    (found,) = store.hears.find([Sought(DEPARTURES, aircraft.fp, keys)])
+    assert found is not None
+    assert [found.places[one].partition for one in found.at.tolist()] == [partition_of(key, 2 * PARTITIONS) for key in keys]
 
 
 def test_many_keys_of_a_partition_keep_their_order() -> None:
