@@ -191,10 +191,11 @@ def marked(record: Record, view: str) -> Record:
     prediction = json.loads(record.value or b"")
     before = prediction.pop("stale", [])
     stale = [one for one in ("airport", "aircraft") if (one in before) != (one == view)]
-    members = [
-        item for name, value in prediction.items() for item in ([("stale", stale)] * (name == "features" and any(stale)) + [(name, value)])
-    ]
-    return replaced(record, json.dumps(dict(members), separators=(",", ":")).encode())
+    names = list(prediction)
+    at = names.index("features")
+    changed = prediction | {"stale": stale}
+    ordered = {name: changed[name] for name in (*names[:at], *(["stale"] if stale else []), *names[at:])}
+    return replaced(record, json.dumps(ordered, separators=(",", ":")).encode())
 
 
 @pytest.mark.parametrize(
