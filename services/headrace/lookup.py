@@ -146,9 +146,9 @@ class FeatureLookups:
         view = reader.view
         found = self._found(view, keys)
         now_ms = self._now_ms()
-        begin_ms = {place: _from_ms(view, place.head, as_of_ms, now_ms) for place in set(found.places)}
+        begin_ms = np.array([_from_ms(view, place.head, as_of_ms, now_ms) for place in found.places], dtype=np.int64)
         with self._lock:
-            values, seen_ms = reader.vectors_from(found.packed, np.array([begin_ms[place] for place in found.places], dtype=np.int64))
+            values, seen_ms = reader.vectors_from(found.packed, begin_ms[found.at])
         for entity, newest_ms in zip(entities, seen_ms.tolist(), strict=True):
             if as_of_ms is not None and newest_ms > as_of_ms:
                 raise LookupRefused(
@@ -170,7 +170,7 @@ class FeatureLookups:
                 watermark_ms=_shown(place.head.watermark_ms),
             )
             for entity, place, state, vector, instant_ms in zip(
-                entities, found.places, found.packed, values.tolist(), seen_ms.tolist(), strict=True
+                entities, [found.places[one] for one in found.at.tolist()], found.packed, values.tolist(), seen_ms.tolist(), strict=True
             )
         ]
 

@@ -60,7 +60,14 @@ class Scorer:
         about = events.records if events.carried is None else replace(events.sent, keys=events.records.keys)
         joins = self._joins(events)
         refused = [
-            DeadLetter(row=int(rows[event]), reason=Reason.MODEL_OUTPUT, stage="predict", error=error, model=self.model.name)
+            DeadLetter(
+                row=int(rows[event]),
+                reason=Reason.MODEL_OUTPUT,
+                stage="predict",
+                error=error,
+                model=self.model.name,
+                looked_up=None if looked_up is None else looked_up.places[event],
+            )
             for event, error in answer.refused
         ]
         if refused:

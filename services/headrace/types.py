@@ -293,6 +293,8 @@ class DeadLetter:
     error: str
     """What is wrong and where (a field path), never the offending value."""
     model: str | None = None
+    looked_up: bytes | None = None
+    """What the model refused was made of (`LookedUp.places`); None where nothing is looked up."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 import headrace as hr
 from headrace.definition import LookUp
 from headrace.parts import Limits
-from headrace.predict.scores import Scores
+from headrace.predict.scores import Model, Scores
 from headrace.testing import Driver
 from headrace.types import Float64s
 
@@ -86,12 +87,12 @@ class Sum:
         return Scores(scores=np.nansum(values, axis=1), refused=[(int(row), "too far") for row in far])
 
 
-MODELS = {"late": Sum()}
+MODELS: Mapping[str, Model] = {"late": Sum()}
 
 
-def started(of: hr.App = app, *, max_batch: int = 16) -> Driver:
+def started(of: hr.App = app, *, max_batch: int = 16, models: Mapping[str, Model] = MODELS) -> Driver:
     """A driver at noon."""
-    return Driver(of, models=MODELS, partitions=PARTITIONS, now_ms=NOON_MS, limits=Limits(max_batch=max_batch))
+    return Driver(of, models=models, partitions=PARTITIONS, now_ms=NOON_MS, limits=Limits(max_batch=max_batch))
 
 
 def leave(driver: Driver, origin: str, at_ms: int, delay: float, tail: str = "N1") -> None:

@@ -161,13 +161,14 @@ class LookUpAudit:
         further_back = len(due) - sum(map(len, by_offset.values()))
         if further_back:
             self.findings.not_compared["look-ups further back than the log was read, or reaches"] += further_back
-        for batches, offset in up_to_each(reader, name, position, list(by_offset)):
-            for batch in batches:
-                kept = np.flatnonzero(~rows_at(batch, scope.left_out))
-                for life, place in self._history.take(self._kept.decode(batch.select(kept)).events):
+        for come in up_to_each(reader, name, position, list(by_offset)):
+            if isinstance(come, RecordBatch):
+                kept = np.flatnonzero(~rows_at(come, scope.left_out))
+                for life, place in self._history.take(self._kept.decode(come.select(kept)).events):
                     life.settled[self.name] = place + 1
-            self._positions[name] = offset
-            for one in by_offset[offset]:
+                continue
+            self._positions[name] = come
+            for one in by_offset[come]:
                 self._compare(one)
 
     def _compare(self, read: _Read) -> None:

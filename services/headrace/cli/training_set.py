@@ -208,6 +208,8 @@ def as_text(lineage: dict[str, Any], to: Path, seconds: float, differences: Skew
             f"  served       {served.differing:,} of {served.rows:,} rows differ from what was looked up when they were scored; of these "
             f"{served.stale:,} were marked stale, {served.ahead:,} ahead"
         )
+        if served.foreign:
+            lines.append(f"               {served.foreign:,} records there are no predictions of this pipeline")
     return "\n".join(lines)
 
 

@@ -8,14 +8,16 @@ again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import numpy as np
 
 from headrace.errors import TransientError
 from headrace.features.state_store import Ask, Looked, LookupStore
 from headrace.partitioner import Partitioner
-from headrace.types import ViewHead
+from headrace.types import Int64s, ViewHead
 
 AT_ONCE = 1_000
 """Keys of a partition in one question."""
@@ -43,7 +45,9 @@ class Found:
     """What the store holds of each key of a `Sought`, in their order."""
 
     places: list[Place]
-    """Of keys that were found in one and the same instant it is the same object."""
+    """Each once: as many as partitions were asked, or a few more where there were very many keys."""
+    at: Int64s
+    """Of each key, which of them."""
     packed: list[bytes | None]
 
 
@@ -64,34 +68,43 @@ class Finder:
         `StoreRefused`.
         """
         for _ in range(_ATTEMPTS):
-            wanted = [self._placed(one) for one in sought]
+            gone_by = {one.topic: self._partitions.get(one.topic) for one in sought}
+            wanted = [self._placed(one, gone_by[one.topic]) for one in sought]
             asked = [ask for asks in wanted for ask in asks.questions]
             answers = iter(self._store.look(asked) if asked else [])
             looked = [[next(answers) for _ in asks.questions] for asks in wanted]
             counts = {one.topic: answer.partitions for one, found in zip(sought, looked, strict=True) for answer in found}
-            if all(self._partitions.get(topic) == count for topic, count in counts.items()):
+            if self._right(gone_by, counts):
                 return [
                     None if counts[one.topic] is None else _found(asks, found)
                     for one, asks, found in zip(sought, wanted, looked, strict=True)
                 ]
-            for topic, count in counts.items():
-                if count is None:
-                    self._partitions.pop(topic, None)
-                else:
-                    self._partitions[topic] = count
-        raise TransientError(f"the numbers of partitions of {', '.join(sorted({one.topic for one in sought}))} change again and again")
+        raise _restless(one.topic for one in sought)
 
     def heads(self, views: Sequence[tuple[str, str]]) -> list[dict[int, ViewHead]]:
         """Where the store stands for all partitions of some views, each given as its topic and shortened fingerprint; empty where nobody
         has served the topic. Raises as `find` does.
         """
-        self.find([Sought(topic, view, []) for topic, view in views if topic not in self._partitions])
-        asked = [Ask(topic, view, dict.fromkeys(range(self._partitions.get(topic, 0)), ())) for topic, view in views]
-        return [dict(answer.heads) for answer in self._store.look(asked)]
+        for _ in range(_ATTEMPTS):
+            gone_by = {topic: self._partitions.get(topic) for topic, _ in views}
+            answers = self._store.look([Ask(topic, view, dict.fromkeys(range(gone_by[topic] or 0), ())) for topic, view in views])
+            if self._right(gone_by, {topic: answer.partitions for (topic, _), answer in zip(views, answers, strict=True)}):
+                return [dict(answer.heads) for answer in answers]
+        raise _restless(topic for topic, _ in views)
 
-    def _placed(self, sought: Sought) -> _Placed:
+    def _right(self, gone_by: Mapping[str, int | None], counts: Mapping[str, int | None]) -> bool:
+        """Whether the numbers of partitions that were gone by are those that the store has told, which are gone by from now on. That they
+        are known now is not enough: another thread may have learned them meanwhile.
+        """
+        for topic, count in counts.items():
+            if count is None:
+                self._partitions.pop(topic, None)
+            else:
+                self._partitions[topic] = count
+        return all(gone_by[topic] == count for topic, count in counts.items())
+
+    def _placed(self, sought: Sought, count: int | None) -> _Placed:
         """The questions about these keys; where the number of partitions is not known, an empty one that asks for it."""
-        count = self._partitions.get(sought.topic)
         if count is None:
             return _Placed(numbers=[], spots=[], questions=[Ask(sought.topic, sought.view, {})])
         with self._lock:
@@ -113,6 +126,10 @@ class _Placed:
     questions: list[Ask]
 
 
+def _restless(topics: Iterable[str]) -> TransientError:
+    return TransientError(f"the numbers of partitions of {', '.join(sorted(set(topics)))} change again and again")
+
+
 def _questions(sought: Sought, by_number: dict[int, dict[bytes, int]]) -> Iterator[Ask]:
     left = {number: list(keys) for number, keys in by_number.items()}
     begin = 0
@@ -123,9 +140,13 @@ def _questions(sought: Sought, by_number: dict[int, dict[bytes, int]]) -> Iterat
 
 
 def _found(placed: _Placed, looked: Sequence[Looked]) -> Found:
-    places = [{number: Place(partition=number, head=head) for number, head in answer.heads.items()} for answer in looked]
-    at = [divmod(spot, AT_ONCE) for spot in placed.spots]
-    return Found(
-        places=[places[piece][number] for number, (piece, _) in zip(placed.numbers, at, strict=True)],
-        packed=[looked[piece].states[number][spot] for number, (piece, spot) in zip(placed.numbers, at, strict=True)],
-    )
+    places = [Place(partition=number, head=head) for answer in looked for number, head in answer.heads.items()]
+    partitions = 1 + max((place.partition for place in places), default=0)
+    index = np.zeros((len(looked), partitions), dtype=np.int64)
+    pieces = [piece for piece, answer in enumerate(looked) for _ in answer.heads]
+    index[pieces, [place.partition for place in places]] = np.arange(len(places))
+    numbers = np.array(placed.numbers, dtype=np.int64)
+    piece_of, spot_of = np.divmod(np.array(placed.spots, dtype=np.int64), AT_ONCE)
+    at = index[piece_of, numbers]
+    states = [answer.states[number] for answer in looked for number in answer.heads]
+    return Found(places=places, at=at, packed=[states[one][spot] for one, spot in zip(at.tolist(), spot_of.tolist(), strict=True)])

@@ -14,6 +14,7 @@ of an empty state, unmarked: there is nothing to find.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, cast
 
 import numpy as np
@@ -54,28 +55,48 @@ class ViewLookUps:
             ]
         )
         of_views = [self._of_view(*one, events.event_times_ms) for one in zip(self._readers, keys, found, strict=True)]
-        texts = [texts for _, _, _, texts in of_views]
         return LookedUp(
             views=self._names,
-            values=np.concatenate([values for values, _, _, _ in of_views], axis=1),
-            stale=np.stack([stale for _, stale, _, _ in of_views], axis=1),
-            ahead=np.stack([ahead for _, _, ahead, _ in of_views], axis=1),
-            places=[b";".join(filter(None, of_event)) for of_event in zip(*texts, strict=True)],
+            values=np.concatenate([one.values for one in of_views], axis=1),
+            stale=np.stack([one.stale for one in of_views], axis=1),
+            ahead=np.stack([one.ahead for one in of_views], axis=1),
+            places=_joined([one.texts for one in of_views], [one.at for one in of_views]),
         )
 
-    def _of_view(
-        self, reader: StateReader, keys: Sequence[bytes | None], found: Found | None, times_ms: Int64s
-    ) -> tuple[Float64s, Bools, Bools, list[bytes]]:
-        """The values of one view, whether they are stale, whether ahead, and where they were read."""
-        there = iter(zip(found.places, found.packed, strict=True) if found is not None else ())
-        rows = [(_NOWHERE, None) if key is None or found is None else next(there) for key in keys]
-        texts = {place: place_text(reader.view.name, place) for place, _ in rows}
-        come_ms = np.array([place.head.come_ms for place, _ in rows], dtype=np.int64)
-        horizons_ms = np.array([horizon_ms(reader.view, place.head) for place, _ in rows], dtype=np.int64)
-        values, ahead = reader.vectors_at([packed for _, packed in rows], times_ms, horizons_ms)
+    def _of_view(self, reader: StateReader, keys: Sequence[bytes | None], found: Found | None, times_ms: Int64s) -> _OfView:
+        """What one view gives each event. All that is told of a place is told once a place, of which there are few, not once an event."""
         wanted = np.array([key is not None for key in keys], dtype=np.bool_)
-        stale = wanted & (come_ms < times_ms - self._stale_after_ms)
-        return values, stale, ahead, [texts[place] for place, _ in rows]
+        places = [_NOWHERE, *(found.places if found is not None else ())]
+        at = np.zeros(len(keys), dtype=np.int64)
+        packed: Sequence[bytes | None] = [None] * len(keys)
+        if found is not None:
+            at[wanted] = found.at + 1
+            there = iter(found.packed)
+            packed = found.packed if wanted.all() else [None if key is None else next(there) for key in keys]
+        come_ms = np.array([place.head.come_ms for place in places], dtype=np.int64)
+        horizons_ms = np.array([horizon_ms(reader.view, place.head) for place in places], dtype=np.int64)
+        values, ahead = reader.vectors_at(packed, times_ms, horizons_ms[at])
+        stale = wanted & (come_ms[at] < times_ms - self._stale_after_ms)
+        return _OfView(values=values, stale=stale, ahead=ahead, at=at, texts=[place_text(reader.view.name, place) for place in places])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _OfView:
+    """What one view gives some events: values, whether they are stale, whether ahead, and which of some places they were read at."""
+
+    values: Float64s
+    stale: Bools
+    ahead: Bools
+    at: Int64s
+    texts: list[bytes]
+
+
+def _joined(texts: Sequence[Sequence[bytes]], at: Sequence[Int64s]) -> list[bytes]:
+    """The texts of all views for each event; each combination of places is joined once."""
+    codes = np.ravel_multi_index(at, [len(some) for some in texts])
+    _, firsts, combination = np.unique(codes, return_index=True, return_inverse=True)
+    joined = [b";".join(filter(None, (some[one[row]] for some, one in zip(texts, at, strict=True)))) for row in firsts.tolist()]
+    return [joined[one] for one in combination.tolist()]
 
 
 def keys_of(entities: Column) -> list[bytes | None]:

@@ -237,8 +237,9 @@ class RedisStore:
         for number, keys in ask.keys.items():
             name = TopicPartition(ask.topic, number)
             found = self.read(name, [ask.view], keys)
-            meta = _meta(_tag(self._app, name), ask.view)
-            whole_from = self._server.converse(tag, partial(Conversation.one, command=packed(b"HGET", meta, b"whole")))
+            of_partition = _tag(self._app, name)
+            command = packed(b"HGET", _meta(of_partition, ask.view), b"whole")
+            whole_from = self._server.converse(of_partition, partial(Conversation.one, command=command))
             heads[number], states[number] = _if_whole(found.heads[ask.view], found.states.get(ask.view, ()), whole_from)
         return Looked(partitions=None if count is None else int(count), heads=heads, states=states)
 

@@ -17,7 +17,7 @@ from functools import cache
 from importlib import metadata
 
 from headrace.errors import TooManyRefused
-from headrace.publish.records import DeadLetterPointer, encode, kept_of
+from headrace.publish.records import LOOKED_UP, DeadLetterPointer, encode, kept_of
 from headrace.types import DeadLetter, Headers, OutRecords, RecordBatch
 
 MAX_RECORD_BYTES = 1_000_000
@@ -79,6 +79,8 @@ class DeadLetters:
         ]
         if letter.model is not None:
             headers.append(("headrace-model", letter.model.encode()))
+        if letter.looked_up is not None:  # a model may refuse because of it, and nobody could tell without knowing what it was
+            headers.append((LOOKED_UP, letter.looked_up))
         return headers
 
     def _pointed(self, records: RecordBatch, letter: DeadLetter, headers: Headers) -> tuple[bytes | None, bytes, Headers]:

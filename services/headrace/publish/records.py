@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
@@ -24,7 +24,9 @@ PREDICTION_TYPE = "headrace.prediction.v1"
 """The CloudEvents type of a prediction; the number is the major version of the contract."""
 
 LOOKED_UP = "headrace-looked-up"
-"""The header that tells what a prediction looked up; under every policy, as the features cannot be computed again without it."""
+"""The header that tells what a prediction, or the dead letter of what a model refused, looked up; under every policy, as without it the
+features cannot be computed again.
+"""
 
 FIRST_BYTES = 1024
 """How much of a value a pointer keeps."""
@@ -95,7 +97,7 @@ class PredictionHeaders(Struct, frozen=True, kw_only=True, rename={"content_type
             Meta(description="What was read of other sources: <view>=<partition>:<applied offset>:<event time come to>, joined by ;"),
         ]
         | UnsetType
-    ) = msgspec.field(default=UNSET, name="headrace-looked-up")
+    ) = msgspec.field(default=UNSET, name=LOOKED_UP)
 
 
 class DeadLetterHeaders(Struct, frozen=True, kw_only=True):
@@ -118,6 +120,10 @@ class DeadLetterHeaders(Struct, frozen=True, kw_only=True):
     model: Annotated[str, Meta(description="The one model whose score is missing; absent: all of them.")] | UnsetType = msgspec.field(
         default=UNSET, name="headrace-model"
     )
+    looked_up: (
+        Annotated[str, Meta(description="What a model that refused was given of other sources, as in the headers of a prediction.")]
+        | UnsetType
+    ) = msgspec.field(default=UNSET, name=LOOKED_UP)
     pointer: Annotated[Literal["1"], Meta(description="The value is a pointer, version 1.")] | UnsetType = msgspec.field(
         default=UNSET, name="headrace-pointer"
     )
@@ -163,6 +169,21 @@ def encode(written: Struct) -> bytes:
 def decode_prediction(value: bytes) -> Prediction:
     """The prediction in a record's value; members it does not know are ignored. Raises `ValueError`."""
     return msgspec.json.decode(value, type=Prediction)
+
+
+def beside_views(prediction: Prediction, views: Collection[str]) -> Prediction:
+    """A prediction without all that was looked up in some views: their features, their marks, and the score, which was made of them."""
+    if not views:
+        return prediction
+    stale, ahead = (
+        [view for view in marked if view not in views] or UNSET if isinstance(marked, list) else marked
+        for marked in (prediction.stale, prediction.ahead)
+    )
+    features = prediction.features
+    if isinstance(features, dict):
+        begins = tuple(f"{view}." for view in views)
+        features = {name: value for name, value in features.items() if not name.startswith(begins)}
+    return msgspec.structs.replace(prediction, score=0.0, stale=stale, ahead=ahead, features=features)
 
 
 def decode_pointer(value: bytes) -> DeadLetterPointer:

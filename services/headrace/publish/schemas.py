@@ -53,6 +53,14 @@ def example_files() -> dict[str, Any]:
             row=1, reason=Reason.CONTRACT, stage="decode", error="Expected `float`, got `str` - at `$.dep_delay`"
         ),
         "dead-letter.model": DeadLetter(row=0, reason=Reason.MODEL_OUTPUT, stage="predict", error="the score is NaN", model="late_arrival"),
+        "dead-letter.looked-up": DeadLetter(
+            row=0,
+            reason=Reason.MODEL_OUTPUT,
+            stage="predict",
+            error="the score is NaN",
+            model="late_arrival",
+            looked_up=b"airport=3:70112:1357034100000",
+        ),
     }
     whole = DeadLetters("flights", "flights.dead-letters.v1", version="0.1.0")
     small = DeadLetters("flights", "flights.dead-letters.v1", version="0.1.0", max_record_bytes=10_000)

@@ -33,6 +33,8 @@ class ServedSkew:
     """Of those that differ, the ones that were marked stale when they were served,"""
     ahead: int
     """and the ones for which the store was ahead."""
+    foreign: int
+    """Records on the topic that are no predictions of this pipeline: tombstones, and what somebody else wrote."""
     by_feature: dict[str, int]
     """In how many rows each differs; only those that do."""
 
@@ -47,17 +49,24 @@ def served_skew(pipeline: Pipeline, topics: Topics, frame: TrainingFrame) -> Ser
     row_of = {place: row for row, place in enumerate(places)}
     prefix = f"{pipeline.source.topic}-"
     counts: Counter[str] = Counter()
-    values = frame.values
+    values, names = frame.values, set(frame.names)
     by_feature = np.zeros(len(frame.names), dtype=np.int64)
     with closing(topics.subject.reader()) as reader:
         ranges = {name: reader.log_range(name) for name in reader.partitions(pipeline.predictions)}
         starts, ends = {name: found.start for name, found in ranges.items()}, {name: found.end for name, found in ranges.items()}
         for batch in reader.batches(starts, ends):
             for record in batch.records():
-                prediction = decode_prediction(record.value or b"")
-                partition, offset, _ = prediction.id.removeprefix(prefix).split("-", 2)
-                row = row_of.get((int(partition), int(offset)))
+                try:
+                    prediction = decode_prediction(record.value or b"")
+                    partition, offset, _ = prediction.id.removeprefix(prefix).split("-", 2)
+                    row = row_of.get((int(partition), int(offset)))
+                except ValueError:
+                    counts["foreign"] += 1
+                    continue
                 if row is None or not isinstance(prediction.features, dict) or not is_of_these_definitions(record, pipeline.fingerprint):
+                    continue
+                if not prediction.features.keys() >= names:
+                    counts["foreign"] += 1
                     continue
                 apart = _apart(np.array([prediction.features[name] for name in frame.names], dtype=np.float64), values[row])
                 by_feature += apart
@@ -68,6 +77,7 @@ def served_skew(pipeline: Pipeline, topics: Topics, frame: TrainingFrame) -> Ser
         differing=counts["differing"],
         stale=counts["stale"],
         ahead=counts["ahead"],
+        foreign=counts["foreign"],
         by_feature={name: count for name, count in zip(frame.names, by_feature.tolist(), strict=True) if count},
     )
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from headrace import hop_record
 from headrace.partitioner import Partitioner
-from headrace.publish.records import Prediction, decode_prediction
+from headrace.publish.records import LOOKED_UP, Prediction, beside_views, decode_prediction
 from headrace.types import Headers, Record, RecordBatch
 from headrace.verify.findings import Kind, Site, Violation
 from headrace.verify.ledger import Expected, Place
@@ -54,13 +55,19 @@ def text_of(headers: Headers, name: str) -> str | None:
     return next((value.decode(errors="replace") for found, value in reversed(headers) if found == name and value is not None), None)
 
 
-def compare_prediction(site: Site, record: Record, expected: Expected, of: str) -> Iterator[Violation]:
-    """Everything that is wrong with the prediction of a source record."""
-    if (record.key, record.timestamp_ms, record.headers) != (expected.key, expected.timestamp_ms, expected.headers):
-        yield from _record(site, record, of, _around(expected.key, expected.timestamp_ms, expected.headers))
+def compare_prediction(
+    site: Site, record: Record, expected: Expected, of: str, untold: Collection[str] = frozenset()
+) -> Iterator[Violation]:
+    """Everything that is wrong with the prediction of a source record. Of `untold` views nobody knows what was looked up in them: what they
+    gave is not compared, nor is the score.
+    """
+    record = replace(record, headers=_told_headers(record.headers, untold))
+    headers = _told_headers(expected.headers, untold)
+    if (record.key, record.timestamp_ms, record.headers) != (expected.key, expected.timestamp_ms, headers):
+        yield from _record(site, record, of, _around(expected.key, expected.timestamp_ms, headers))
     found, wanted = _parts(record.value or b""), _parts(expected.value or b"")
-    if found is None or wanted is None or found[0] != wanted[0] or found[2] != wanted[2]:
-        yield from _members(site, record, expected, of)
+    if untold or found is None or wanted is None or found[0] != wanted[0] or found[2] != wanted[2]:
+        yield from _members(site, record, expected, of, untold)
     elif not abs(float(found[1]) - float(wanted[1])) <= SCORE_TOLERANCE:
         yield _violation(Kind.SCORE, site, record, of, wanted[1].decode(), found[1].decode())
 
@@ -73,11 +80,22 @@ def _parts(value: bytes) -> tuple[bytes, bytes, bytes] | None:
     return None if not 0 < score < model < end else (value[:score], value[score + len(_SCORE) : model], value[model:end])
 
 
-def _members(site: Site, record: Record, expected: Expected, of: str) -> Iterator[Violation]:
+def _told_headers(headers: Headers, untold: Collection[str]) -> Headers:
+    """Headers without where untold views were read."""
+    if not untold:
+        return headers
+    names = {view.encode() for view in untold}
+    return [
+        (name, b";".join(one for one in text.split(b";") if one.partition(b"=")[0] not in names) if name == LOOKED_UP and text else text)
+        for name, text in headers
+    ]
+
+
+def _members(site: Site, record: Record, expected: Expected, of: str, untold: Collection[str]) -> Iterator[Violation]:
     """Name the members that differ."""
-    wanted = decode_prediction((expected.value or b"") + NEVER)
+    wanted = beside_views(decode_prediction((expected.value or b"") + NEVER), untold)
     try:
-        found = decode_prediction(record.value or b"")
+        found = beside_views(decode_prediction(record.value or b""), untold)
     except ValueError as error:
         yield _violation(Kind.RECORD, site, record, of, "a prediction", f"what is none: {error}")
         return
@@ -123,15 +141,16 @@ def _same(one: float | None, other: float | None) -> bool:
     return one == other and math.copysign(1, one) == math.copysign(1, other)
 
 
-def compare_letter(site: Site, record: Record, expected: Expected, of: str) -> Iterator[Violation]:
-    """Everything that is wrong with the dead letter of a source record."""
+def compare_letter(site: Site, record: Record, expected: Expected, of: str, untold: Collection[str] = frozenset()) -> Iterator[Violation]:
+    """Everything that is wrong with the dead letter of a source record, but for where `untold` views were read."""
     reason, wanted = text_of(record.headers, "headrace-reason"), text_of(expected.headers, "headrace-reason")
     if reason != wanted:
         yield _violation(Kind.REASON, site, record, of, str(wanted), str(reason))
         return
     if record.value != expected.value:
         yield _violation(Kind.LETTER, site, record, of, f"the value of the record, {_shown(expected.value)}", _shown(record.value))
-    ours, theirs = _comparable(expected.headers), _comparable(record.headers)
+    record = replace(record, headers=_told_headers(record.headers, untold))
+    ours, theirs = _comparable(_told_headers(expected.headers, untold)), _comparable(record.headers)
     if (record.key, record.timestamp_ms, theirs) != (expected.key, expected.timestamp_ms, ours):
         yield from _record(site, record, of, _around(expected.key, expected.timestamp_ms, ours), kind=Kind.LETTER)
 

@@ -8,14 +8,15 @@ from headrace.types import OutRecords, Record, RecordBatch, TopicPartition
 from headrace.verify.compare import LETTERS, LetterPlace, compare_letter, letter_place, misplaced, text_of, where
 from headrace.verify.findings import Findings, Kind, Site, Violation
 from headrace.verify.ledger import Expected
+from headrace.verify.look_ups import PREDICTED, REFUSED, LookUpAnswers
 from headrace.verify.scope import Scope
 
 
 class DeadLetterCheck:
     """Every refused record has exactly one dead letter, which is that record, with the reason that the definitions give."""
 
-    def __init__(self, app: App, scope: Scope, findings: Findings) -> None:
-        self._scope, self._findings = scope, findings
+    def __init__(self, app: App, scope: Scope, findings: Findings, look_ups: LookUpAnswers) -> None:
+        self._scope, self._findings, self._look_ups = scope, findings, look_ups
         self._topics = frozenset(reads.topic for reads in app.inputs)
         hops = {hop.topic for hop in app.hops}
         self._by_hop_in_part = any(first > 0 for name, first in scope.firsts.items() if name.topic in hops)
@@ -79,9 +80,10 @@ class DeadLetterCheck:
     def settle(self) -> None:
         """Everything was read: what still waits is lost, what came without a refusal is one too many."""
         for place in sorted(self._waiting, key=str):
-            self._add(Kind.LOST, place.site(), place.of(), "a dead letter", "none")
+            if not self._excuse(place, PREDICTED):
+                self._add(Kind.LOST, place.site(), place.of(), "a dead letter", "none")
         for place, records in sorted(self._early.items(), key=str):
-            for record in records:
+            for record in records[1:] if self._excuse(place, REFUSED) else records:
                 if self._counts(place, record):
                     reason = text_of(record.headers, "headrace-reason")
                     wanted = self._scope.instead(place.site())
@@ -95,9 +97,16 @@ class DeadLetterCheck:
             return False
         return self._scope.counts(place.site(), record)
 
+    def _excuse(self, place: LetterPlace, came: int) -> bool:
+        """Whether it may be that the model did the other thing (`LookUpAnswers.excuse`)."""
+        pipeline = self._look_ups.pipeline_of(place)
+        return pipeline is not None and self._look_ups.excuse(pipeline, (place.partition, place.offset), came)
+
     def _compare(self, place: LetterPlace, record: Record, expected: Expected) -> None:
         self._met.add(place)
-        for violation in compare_letter(place.site(), record, expected, place.of()):
+        pipeline = self._look_ups.pipeline_of(place)
+        untold = {} if pipeline is None else self._look_ups.untold(pipeline, (place.partition, place.offset))
+        for violation in compare_letter(place.site(), record, expected, place.of(), untold):
             self._findings.add(violation)
 
     def _twice(self, place: LetterPlace, record: Record) -> None:

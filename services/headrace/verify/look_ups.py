@@ -3,13 +3,15 @@
 Each prediction says of which partition, at which applied offset, it has read each view of another source. A fold of that partition up to
 just that offset gives the state that was read, and so the values, bit for bit. Three passes, before anything is compared:
 
-    prediction topics           --> where each prediction has read
+    predictions, dead letters   --> where each result of a model has read
     what was scored             --> of which entity, as of which time
     what the views are kept of  --> folded once; at each offset that somebody read, everybody who read there is answered
 
 The answers stand in for the store when the results are computed that are expected (`LooksUp`); nothing else is special about them. All of
-it lies in a file, so memory does not grow with the log. Limits: where the log no longer reaches back far enough for whole windows, the
-predictions cannot be compared, and are counted as those of other definitions; that a view was not there at all is believed.
+it lies in a file, so memory does not grow with the log. Limits: where the log no longer reaches back far enough for whole windows, what was
+looked up there is counted, and of such a result everything else is compared; whether it should have been a prediction or a refusal is
+believed. That a view was not there at all is believed, too, and counted: a store that was lost, or is being rebuilt, tells nothing, and
+leaves no trace of that in any log.
 """
 
 from __future__ import annotations
@@ -37,8 +39,8 @@ from headrace.paths import decoder_of
 from headrace.predict.scores import Model
 from headrace.publish.records import LOOKED_UP
 from headrace.source import Source
-from headrace.types import NO_WATERMARK_MS, EventBatch, LookedUp, Record, RecordBatch, TopicPartition, ViewHead
-from headrace.verify.compare import PredictionPlaces, is_of_these_definitions, text_of
+from headrace.types import NO_WATERMARK_MS, EventBatch, LookedUp, Reason, Record, RecordBatch, TopicPartition, ViewHead
+from headrace.verify.compare import LetterPlace, PredictionPlaces, is_of_these_definitions, letter_place, text_of
 from headrace.verify.fold import SourceFold
 from headrace.verify.ledger import Place
 from headrace.verify.scope import Scope, whole_from
@@ -46,10 +48,19 @@ from headrace.verify.shelf import Shelf
 from headrace.verify.state import state_fold
 from headrace.verify.subject import Subject
 
+AT_ONCE = 10_000
+"""So many answers are worked out at once."""
+
+_Noted = tuple[int, int, int, int | None, int]
+"""A pair of pipeline and view, the place of a source record, the offset that was read (None: nothing was found), and what came of it."""
+
 _Asked = tuple[bytes, int, int, int]
 """Of a read: entity, as-of time, and where the event that asked stands."""
 _OPEN, _ANSWERED, _UNTOLD = range(3)
 """Of a read: nothing is known (yet); what it gave; the log no longer tells."""
+
+PREDICTED, REFUSED = 1, 2
+"""What came of an event that looked something up, as bits."""
 
 
 class _Reads(NamedTuple):
@@ -75,13 +86,15 @@ class LookUpAnswers:
         self._reads: dict[str, list[_Reads]] = {pipeline.name: [] for pipeline, _ in looking_up}
         for number, (pipeline, view, stale_after_ms) in enumerate(pairs):
             self._reads[pipeline].append(_Reads(number, view, app.kept_at(view.name), stale_after_ms))
+        self._by_model = {(one.source.topic, models[one.name].name): one for one, _ in looking_up}
         self._folder = TemporaryDirectory(prefix="headrace-verify-")
         self._file = sqlite3.connect(Path(self._folder.name) / "look-ups", isolation_level=None)
         for line in ("journal_mode = off", "synchronous = off", "locking_mode = exclusive"):
             self._file.execute(f"PRAGMA {line}")
         self._file.execute(
             "CREATE TABLE reads (reads INTEGER, source INTEGER, at INTEGER, seen INTEGER, number INTEGER, entity BLOB, time_ms INTEGER,"
-            " told INTEGER, answer BLOB, stale INTEGER, ahead INTEGER, place BLOB, PRIMARY KEY (reads, source, at)) WITHOUT ROWID"
+            " told INTEGER, came INTEGER,"
+            " answer BLOB, stale INTEGER, ahead INTEGER, place BLOB, PRIMARY KEY (reads, source, at)) WITHOUT ROWID"
         )
 
     def gather(self) -> None:
@@ -89,10 +102,12 @@ class LookUpAnswers:
         if not self._reads:
             return
         with closing(self._subject.reader()) as reader:
-            for stage in self._app.stages:
-                if stage.scores and stage.pipeline.name in self._reads:
-                    self._note_predictions(reader, stage.pipeline)
-                    self._note_events(reader, stage)
+            stages = [stage for stage in self._app.stages if stage.scores and stage.pipeline.name in self._reads]
+            for stage in stages:
+                self._note_predictions(reader, stage.pipeline)
+            self._note_refusals(reader)
+            for stage in stages:
+                self._note_events(reader, stage)
             self._file.execute("CREATE INDEX by_state ON reads (number, seen) WHERE entity IS NOT NULL")
             for kept_at in {one.kept_at.topic: one.kept_at for some in self._reads.values() for one in some}.values():
                 self._answer_all(reader, kept_at)
@@ -102,11 +117,34 @@ class LookUpAnswers:
         reads = self._reads.get(pipeline.name)
         return None if reads is None else Recorded(self._file, reads)
 
-    def tells(self, pipeline: Pipeline, place: Place | None) -> bool:
-        """Whether the log still tells what the prediction of a source record has looked up."""
-        question = f"SELECT 1 FROM reads WHERE reads = ? AND source = ? AND at = ? AND told = {_UNTOLD}"  # noqa: S608
-        reads = self._reads.get(pipeline.name, []) if place is not None else []
-        return not any(self._file.execute(question, (one.number, *(place or ()))).fetchone() for one in reads)
+    def untold(self, pipeline: Pipeline, place: Place) -> dict[str, int]:
+        """The views of which the log no longer tells what the result of a source record has looked up in them; with each what came of that
+        record: `PREDICTED`, `REFUSED` or both.
+        """
+        question = f"SELECT came FROM reads WHERE reads = ? AND source = ? AND at = ? AND told = {_UNTOLD}"  # noqa: S608
+        found = {one.view.name: self._file.execute(question, (one.number, *place)).fetchone() for one in self._reads.get(pipeline.name, [])}
+        return {view: came for view, (came,) in ((view, row) for view, row in found.items() if row is not None)}
+
+    def excuse(self, pipeline: Pipeline, place: Place, came: int) -> bool:
+        """Whether the model may have predicted, or refused, because of what the log no longer tells, and `came` is all that came of it."""
+        found = self.untold(pipeline, place).values()
+        return bool(found) and set(found) == {came}
+
+    def pipeline_of(self, letter: LetterPlace) -> Pipeline | None:
+        """Whose model refused, if it looks something up."""
+        return self._by_model.get((letter.topic, letter.model or ""))
+
+    def counts(self) -> dict[str, int]:
+        """How many look-ups cannot be judged, by why; nothing where there are none."""
+        questions = {
+            "look-ups that found nothing": "entity IS NOT NULL AND seen IS NULL",
+            "look-ups the log no longer tells": f"told = {_UNTOLD}",
+        }
+        found = {
+            what: int(self._file.execute(f"SELECT count(*) FROM reads WHERE {holds}").fetchone()[0])  # noqa: S608
+            for what, holds in questions.items()
+        }
+        return {what: count for what, count in found.items() if count}
 
     def close(self) -> None:
         """Remove the file."""
@@ -117,16 +155,44 @@ class LookUpAnswers:
 
     def _note_predictions(self, reader: RecordReader, pipeline: Pipeline) -> None:
         """Where the predictions of a pipeline have read."""
-        by_view = {one.view.name: one.number for one in self._reads[pipeline.name]}
         place_of = PredictionPlaces(pipeline.source.topic, self._models[pipeline.name].name).of
         for batch in reader.batches(*self._scope.results([pipeline.predictions])):
-            rows = []
+            rows: list[_Noted] = []
             for record in batch.records():
-                place, seen = place_of(record.value), _seen(record)
+                place = place_of(record.value)
                 if place is not None and is_of_these_definitions(record, pipeline.fingerprint):
-                    rows += [(by_view[view], *place, offset, number) for view, (number, offset) in seen.items() if view in by_view]
-            self._write("INSERT OR REPLACE INTO reads (reads, source, at, seen, number, told) VALUES (?, ?, ?, ?, ?, 0)", rows)
+                    rows += self._read_by(record, pipeline, place, PREDICTED)
+            self._note(rows)
             self._told(len(batch))
+
+    def _note_refusals(self, reader: RecordReader) -> None:
+        """Where that has read which a model refused. A dead letter names no definitions, so it is believed to be of ours."""
+        topics = {topic for topic, _ in self._by_model}
+        for batch in reader.batches(*self._scope.results([self._app.dead_letters])):
+            rows: list[_Noted] = []
+            for record in batch.records():
+                letter = letter_place(record.headers, topics)
+                pipeline = None if letter is None else self.pipeline_of(letter)
+                if letter is None or pipeline is None or text_of(record.headers, "headrace-reason") != Reason.MODEL_OUTPUT.value:
+                    continue
+                rows += self._read_by(record, pipeline, (letter.partition, letter.offset), REFUSED)
+            self._note(rows)
+            self._told(len(batch))
+
+    def _read_by(self, record: Record, pipeline: Pipeline, place: Place, came: int) -> Iterator[_Noted]:
+        """What a result says of where it has read. Its partition is not taken down: that follows from the entity."""
+        seen = _seen(record)
+        for one in self._reads[pipeline.name]:
+            _, offset = seen.get(one.view.name, (None, None))
+            yield one.number, *place, offset, came
+
+    def _note(self, rows: Sequence[_Noted]) -> None:
+        """Of several results of one record the first counts, as it does when they are compared."""
+        self._write(
+            "INSERT INTO reads (reads, source, at, seen, told, came) VALUES (?, ?, ?, ?, 0, ?)"
+            " ON CONFLICT DO UPDATE SET came = came | excluded.came",
+            rows,
+        )
 
     def _note_events(self, reader: RecordReader, stage: Stage) -> None:
         """Of whom, and as of when. The partition is the one where the entity belongs, whatever the prediction says."""
@@ -171,26 +237,36 @@ class LookUpAnswers:
                 fold = state_fold(self._app, kept_at, shelf, {name: log.start}, self._scope)
                 # No store can stand beyond the end: what says so will be found to be wrong.
                 seen = [offset for offset in self._offsets_seen(reads, name) if offset <= log.end]
-                for batches, offset in up_to_each(reader, name, log.start, seen):
-                    for batch in batches:
-                        fold.take(batch)
-                        self._told(len(batch))
-                    fold.settle({name: offset})
+                for come in up_to_each(reader, name, log.start, seen):
+                    if isinstance(come, RecordBatch):
+                        fold.take(come)
+                        self._told(len(come))
+                        continue
+                    fold.settle({name: come})
                     for one, state_reader in reads.values():
-                        self._answer(one, state_reader, name, offset, shelf, fold)
+                        self._answer(one, state_reader, name, come, shelf, fold)
 
     def _offsets_seen(self, reads: Mapping[int, object], name: TopicPartition) -> list[int]:
-        question = "SELECT DISTINCT seen FROM reads WHERE number = ? AND entity IS NOT NULL AND reads = ? AND told = ?"
+        question = "SELECT DISTINCT seen FROM reads WHERE number = ? AND entity IS NOT NULL AND seen IS NOT NULL AND reads = ? AND told = ?"
         found = {seen for number in reads for (seen,) in self._file.execute(question, (name.partition, number, _OPEN))}
         return sorted(found)
 
     def _answer(self, one: _Reads, reader: StateReader, name: TopicPartition, seen: int, shelf: Shelf, fold: SourceFold) -> None:
-        """Everybody who read one view where the fold stands now."""
-        question = "SELECT entity, time_ms, source, at FROM reads WHERE number = ? AND seen = ? AND entity IS NOT NULL AND reads = ?"
-        asked = self._told_at(self._file.execute(question, (name.partition, seen, one.number)).fetchall(), one, name, seen)
+        """Everybody who read one view where the fold stands now: of a source at rest that may be millions, so some at a time."""
+        question = (
+            "SELECT entity, time_ms, source, at FROM reads WHERE number = ? AND seen = ? AND entity IS NOT NULL AND reads = ?"
+            " AND (source, at) > (?, ?) ORDER BY source, at LIMIT ?"
+        )
+        head, last = ViewHead(offset=seen, watermark_ms=fold.watermark_ms(name)), (-1, -1)
+        while asked := self._file.execute(question, (name.partition, seen, one.number, *last, AT_ONCE)).fetchall():
+            last = asked[-1][2:]
+            self._answer_some(one, reader, name, head, shelf, self._told_at(asked, one, name, seen))
+
+    def _answer_some(
+        self, one: _Reads, reader: StateReader, name: TopicPartition, head: ViewHead, shelf: Shelf, asked: Sequence[_Asked]
+    ) -> None:
         if not asked:
             return
-        head = ViewHead(offset=seen, watermark_ms=fold.watermark_ms(name))
         times_ms = np.array([time_ms for _, time_ms, _, _ in asked], dtype=np.int64)
         packed = shelf.states(name, one.view.fp, [entity for entity, _, _, _ in asked])
         values, ahead = reader.vectors_at(packed, times_ms, np.full(len(asked), horizon_ms(one.view, head)))
@@ -256,21 +332,22 @@ class Recorded:
                 yield (source, at), tuple(answer)
 
 
-def up_to_each(reader: RecordReader, name: TopicPartition, start: int, offsets: Sequence[int]) -> Iterator[tuple[list[RecordBatch], int]]:
-    """For each of these offsets, which ascend, the records between the one before it (first `start`) and it. One read for all."""
+def up_to_each(reader: RecordReader, name: TopicPartition, start: int, offsets: Sequence[int]) -> Iterator[RecordBatch | int]:
+    """The records from `start` up to the last of these offsets, which ascend, in one read; between them each offset, as soon as all records
+    below it have been given. So nobody need keep more than one batch.
+    """
     left = list(reversed(offsets))
-    pieces: list[RecordBatch] = []
     for batch in reader.batches({name: start}, {name: offsets[-1]}) if offsets and start < offsets[-1] else ():
         begin = 0
         while left and left[-1] <= batch.offsets[-1]:
             end = int(np.searchsorted(batch.offsets, left[-1]))
-            yield [*pieces, *([batch.select(np.arange(begin, end))] if begin < end else [])], left.pop()
-            pieces, begin = [], end
+            if begin < end:
+                yield batch.select(np.arange(begin, end))
+            yield left.pop()
+            begin = end
         if begin < len(batch):
-            pieces.append(batch if begin == 0 else batch.select(np.arange(begin, len(batch))))
-    while left:
-        yield pieces, left.pop()
-        pieces = []
+            yield batch if begin == 0 else batch.select(np.arange(begin, len(batch)))
+    yield from reversed(left)
 
 
 def _source_places(events: EventBatch) -> list[Place]:

@@ -17,7 +17,7 @@ from headrace.verify.compare import PredictionPlaces, compare_hop, compare_predi
 from headrace.verify.findings import Findings, Kind, Site, Violation
 from headrace.verify.fold import Led
 from headrace.verify.ledger import Expected, Ledger, Outcome, Place, PlaceOf
-from headrace.verify.look_ups import LookUpAnswers
+from headrace.verify.look_ups import PREDICTED, REFUSED, LookUpAnswers
 from headrace.verify.scope import Scope
 
 Places = tuple[Int32s, Int64s]
@@ -34,20 +34,24 @@ class ResultCheck:
         self._ours: Callable[[Record], bool]
         self._compare_two: Compare
         self._places: Callable[[Led], Places]
+        self._excuse: Callable[[Place, int], bool]
+        """Whether it may be that something else came of a record, or this although it was not expected."""
         firsts = {name.partition: first for name, first in scope.firsts.items() if name.topic == self.reads}
         if stage.passes_on is None:
             self.topic, self.of, self.what = stage.pipeline.predictions, stage.pipeline.name, "a prediction"
             self._sites, self._counted, self._places = stage.pipeline.source.topic, "predictions", _sent_places
             self._place_of: PlaceOf = PredictionPlaces(self._sites, model).of
-            self._ours = lambda record: (
-                is_of_these_definitions(record, stage.pipeline.fingerprint) and look_ups.tells(stage.pipeline, self._place_of(record.value))
+            self._ours = partial(is_of_these_definitions, fingerprint=stage.pipeline.fingerprint)
+            self._compare_two = lambda site, record, expected, of: compare_prediction(
+                site, record, expected, of, look_ups.untold(stage.pipeline, (site.partition, site.offset))
             )
-            self._compare_two = compare_prediction
+            self._excuse = partial(look_ups.excuse, stage.pipeline)
             self.ledger = Ledger(firsts=firsts, place_firsts={} if self._by_hop else firsts)
         else:
             self.topic, self.of, self.what = stage.passes_on.topic, f"hop {stage.passes_on.key}", "a record on the hop"
             self._sites, self._counted, self._places = self.reads, "records of hops", _read_places
             self._place_of = _hop_place
+            self._excuse = _never
             self._ours = partial(_made_by, hop_record.made_by_number(stage.passes_on.made_by))
             self._compare_two = partial(compare_hop, stage.passes_on.carried)
             self.ledger = Ledger(firsts=firsts, place_firsts=firsts, name=_hop_name, cut=0)
@@ -74,11 +78,13 @@ class ResultCheck:
 
     def settle(self) -> None:
         """Everything was read: what still waits is lost, what came without a record is one too many."""
-        for partition, offset in sorted((one.partition, one.offset) for one in self.ledger.waiting.values()):
-            self._add(Kind.LOST, Site(self._sites, partition, offset), self.what, "none")
-        for place, record in sorted((found for some in self.ledger.early.values() for found in some), key=itemgetter(0)):
+        for place in sorted((one.partition, one.offset) for one in self.ledger.waiting.values()):
+            if not self._excuse(place, REFUSED):
+                self._add(Kind.LOST, Site(self._sites, *place), self.what, "none")
+        early = ((*found, number == 0) for some in self.ledger.early.values() for number, found in enumerate(some))
+        for place, record, first in sorted(early, key=itemgetter(0)):
             site = Site(self._sites, *place)
-            if self._counts(site, record):
+            if self._counts(site, record) and not (first and self._excuse(place, PREDICTED)):
                 self._add(Kind.UNEXPECTED, site, self._scope.instead(site), self.what, at=where(record))
 
     def _counts(self, site: Site, record: Record) -> bool:
@@ -109,6 +115,12 @@ class ResultCheck:
 
     def _add(self, kind: Kind, site: Site, expected: str, found: str, *, at: str | None = None) -> None:
         self._findings.add(Violation(kind=kind, **site._asdict(), at=at, of=self.of, expected=expected, found=found))
+
+
+def _never(place: Place, came: int) -> bool:
+    """A hop's records depend on no model."""
+    del place, came
+    return False
 
 
 def _sent_places(led: Led) -> Places:

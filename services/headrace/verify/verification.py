@@ -115,6 +115,7 @@ class Verification:
                 for reads in self._app.inputs
             }
             self._join(scope, folds, look_ups)
+            self._findings.checked.update(look_ups.counts())
             for fold in folds.values():
                 fold.settle(scope.ends)
             check_rest(self._app, self._subject, scope, self._findings, live=wishes.live)
@@ -138,7 +139,7 @@ class Verification:
             if stage.scores or stage.passes_on is not None
         ]
         results = {check.topic: check for check in checks}
-        letters = DeadLetterCheck(self._app, scope, self._findings)
+        letters = DeadLetterCheck(self._app, scope, self._findings, look_ups)
         readers = [self._subject.reader() for _ in range(3)]
         try:
             source = readers[0].feed(scope.starts, scope.ends)

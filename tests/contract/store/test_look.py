@@ -234,6 +234,23 @@ def test_a_cluster(cluster: tuple[RedisServer, RedisServer], connect: Connect) -
         assert len(store._server._idle) == 2
 
 
+def test_a_full_cluster(cluster: tuple[RedisServer, RedisServer], connect: Connect) -> None:
+    """Out of memory on all nodes the answer is the same, and each slot is still looked for at the node that has it."""
+    partitions = [TopicPartition(TOPIC, number) for number in range(16)]
+    store = connect(cluster[0])
+    fill(store, partitions)
+    store.set_partitions(TOPIC, 16)
+    keys = {name.partition: [b"b"] for name in partitions}
+    before = look(store, keys)
+    for node in cluster:
+        ask(node, "CONFIG", "SET", "maxmemory", "1mb")
+    assert look(store, keys) == before
+    for number in keys:
+        look(store, {number: [b"b"]})
+        learned = {slot: int(address.rpartition(":")[2]) for slot, address in store._server._routes.items()}
+        assert learned == {slot: cluster[slot >= 8_192].port for slot in learned}
+
+
 def test_a_slot_that_moved(cluster: tuple[RedisServer, RedisServer], connect: Connect, app: str) -> None:
     """A look whose partition has moved to another node follows it; while it moves the look is a TransientError that says so."""
     store = connect(cluster[0])

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,6 +79,19 @@ def test_headers_say_who_refused_what_and_why() -> None:
     ]
     assert out.headers[1][-1] == ("headrace-model", b"late_arrival")
     assert decode_dead_letter_headers(out.headers[1]).reason is Reason.MODEL_OUTPUT
+
+
+def test_what_a_model_refused_tells_what_was_looked_up() -> None:
+    """Where something is looked up, the letter says where it was read, last of all, even if it was nothing; else it says nothing of it."""
+    places = (b"airport=1:70:1000", b"", None)
+    refused = [replace(letter(0, Reason.MODEL_OUTPUT, "NaN", "late"), looked_up=text) for text in places]
+    out = letters().encode(records([b"{}"]), refused)
+    assert [headers[-1] for headers in out.headers] == [
+        ("headrace-looked-up", b"airport=1:70:1000"),
+        ("headrace-looked-up", b""),
+        ("headrace-model", b"late"),
+    ]
+    assert decode_dead_letter_headers(out.headers[0]).looked_up == "airport=1:70:1000"
 
 
 def test_a_record_refused_by_two_models_gives_two_dead_letters() -> None:
@@ -163,11 +177,12 @@ def test_the_limit_counts_the_whole_record(over: int) -> None:
     st.integers(0, 30_000),
     st.integers(0, 30_000),
     st.sampled_from(["", "é" * 2_000, "x" * 500]),
+    st.sampled_from([None, b"", b"v" * 2_000]),
 )
-def test_every_dead_letter_fits_the_topic(limit: int, key: int, value: int, header: int, error: str) -> None:
+def test_every_dead_letter_fits_the_topic(limit: int, key: int, value: int, header: int, error: str, looked_up: bytes | None) -> None:
     """Whatever is large, the dead letter stays within the limit."""
     batch = records([b"\xff" * value], keys=[b"k" * key], headers=[[("h", b"x" * header)]])
-    out = letters(limit).encode(batch, [letter(0, error=error)])
+    out = letters(limit).encode(batch, [replace(letter(0, error=error), looked_up=looked_up)])
     assert record_bytes(out.keys[0], out.values[0], out.headers[0]) <= limit
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 import headrace as hr
+from headrace.cli.training_set import as_text
 from headrace.errors import DefinitionError
 from headrace.testing import Driver
 from headrace.training.served import served_skew
@@ -22,6 +24,7 @@ from tests.unit.boarding import (
     NOON_MS,
     ORIGINS,
     PARTITIONS,
+    PREDICTIONS,
     aircraft,
     airport,
     app,
@@ -33,6 +36,7 @@ from tests.unit.boarding import (
 )
 
 PIPELINE = app.pipelines[0]
+LINEAGE = {"rows": 10, "features": ["miles"], "hash": "0", "refused": {}, "incomplete": 0, "labels": None}
 
 
 def events_of(driver: Driver, topic: str) -> list[dict[str, object]]:
@@ -123,6 +127,27 @@ def test_the_skew_to_what_was_served_is_counted(seed: int) -> None:
     assert 0 < found.differing < found.rows
     assert set(found.by_feature) <= {name for name in PIPELINE.feature_names if name.startswith(("airport", "aircraft"))}
     assert found.counts()["differing"] == found.differing
+
+
+def predicted(event_id: str, **more: object) -> bytes:
+    """A prediction that somebody else made."""
+    model = {"name": "a", "version": "1", "role": "champion"}
+    said = {"id": event_id, "entity": "F1", "event_time": 0, "score": 1, "model": model, "late": False, "scored_at": 0}
+    return json.dumps(said | more).encode()
+
+
+@pytest.mark.parametrize(
+    "value", [None, b"not JSON", b"{}", predicted("other.v1-0-0-a"), predicted("boardings.v1-0-0-a", features={"miles": 1.0})]
+)
+def test_what_is_no_prediction_is_counted(value: bytes | None) -> None:
+    """A tombstone or a foreign record on the prediction topic ends nothing."""
+    driver = started()
+    in_order(driver, random.Random(1), 30)
+    driver.log.append(PREDICTIONS, 0, b"F1", value)
+    topics = hr.Topics.of(driver.log)
+    found = served_skew(PIPELINE, topics, hr.training_frame(app, events=topics))
+    assert (found.foreign, found.rows) == (1, 10)
+    assert "1 records there are no predictions" in as_text(LINEAGE, Path("set"), 1.0, None, found)
 
 
 def test_questions_ask_for_everybody(seed: int) -> None:
