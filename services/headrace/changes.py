@@ -68,7 +68,7 @@ def topic_names(app: App) -> list[str]:
     """Every topic an app reads or writes, its sources first."""
     return [
         *(reads.topic for reads in app.inputs),
-        *(pipeline.predictions for pipeline in app.pipelines),
+        *app.result_topics,
         app.dead_letters,
         app.facts,
     ]
@@ -148,6 +148,9 @@ def changes(
         wanted = by_source[pipeline.source.topic]
         role = f"predictions of {pipeline.name}"
         _want(answer, found, MissingTopic(name=pipeline.predictions, partitions=wanted, settings=kept, role=role))
+        if pipeline.corrections is not None:
+            role = f"corrections of {pipeline.name}"
+            _want(answer, found, MissingTopic(name=pipeline.corrections, partitions=wanted, settings=kept, role=role))
         there = found.get(pipeline.predictions)
         if there is not None and there != wanted:
             answer.problems.append(

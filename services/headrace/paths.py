@@ -45,8 +45,8 @@ class Paths:
         """The position behind what was folded since the last pack."""
 
     def views(self, topic: str) -> Sequence[str]:
-        """The fingerprints of the views filled from a topic."""
-        return [view.fp for view in self._paths[topic].states.views]
+        """The fingerprints of the views filled from a topic, and of what is kept for corrections."""
+        return [view.fp for view in self._paths[topic].states.kept]
 
     def span_ms(self, topic: str) -> int | None:
         """How far below the watermark an event can still matter; None for a historical source."""

@@ -225,7 +225,7 @@ class Driver:
         heads = [
             self.store.head(TopicPartition(reads.topic, number), view.fp)
             for reads in self.app.inputs
-            for view in self.app.views_of(reads)
+            for view in self.app.kept_of(reads)
             for number in range(self._partitions)
         ]
         return (*(position.offset for position in group.offsets.values()), *heads)
@@ -238,7 +238,7 @@ class Driver:
                 partition = TopicPartition(reads.topic, number)
                 committed = self.log.group(self.app.name).offsets[partition].offset
                 behind += len(self.log.read(partition, committed))
-                behind += sum(self.store.head(partition, view.fp).offset != committed for view in self.app.views_of(reads))
+                behind += sum(self.store.head(partition, view.fp).offset != committed for view in self.app.kept_of(reads))
         return behind
 
     def _records(self, topic: str) -> list[Record]:

@@ -102,6 +102,7 @@ class Worker:
             models=[model.name for model in self._models.values()],
             hops=[hop.topic for hop in app.hops],
             looked_up=[view.name for one in app.pipelines if one.look_up is not None for view in one.look_up.views],
+            corrected=[one.name for one in app.pipelines if one.corrections is not None],
         )
         self._late = {reads.topic: LateShare(reads.topic, reads.lateness_ms) for reads in app.inputs}
         self._health = Health(clock.monotonic_ns)
@@ -350,6 +351,7 @@ class Worker:
                 predictions=tally.scored,
                 passed_on=tally.passed_on,
                 looked_up=tally.looked_up,
+                corrected={pipeline: len(rows) for pipeline, rows in tally.corrected.items()},
             )
             if tally.scored or not tally.passed_on:  # what is passed on has not come to its end
                 self._metrics.committed(tally.timestamps_ms, now_ms)

@@ -124,7 +124,7 @@ def rebuild(
                     typer.echo(f"the state of {entity} in view {one.view.name} {was}")
             return
         for name in desk.wanted(partition):
-            views = [view.fp for view in desk.app.views_of(desk.source(name))]
+            views = [view.fp for view in desk.app.kept_of(desk.source(name))]
             desk.store.drop(name, [*views, *map(aside, views)])
             typer.echo(f"dropped the state of {text(name)}")
     typer.echo("the workers rebuild it from the log; `headrace state verify` tells when it equals the log again")

@@ -23,6 +23,9 @@ Role = Literal["champion", "challenger", "shadow"]
 PREDICTION_TYPE = "headrace.prediction.v1"
 """The CloudEvents type of a prediction; the number is the major version of the contract."""
 
+CORRECTION_TYPE = "headrace.correction.v1"
+"""The same of a correction."""
+
 LOOKED_UP = "headrace-looked-up"
 """The header that tells what a prediction looked up; under every policy, as the features cannot be computed again without it."""
 
@@ -69,15 +72,47 @@ class Prediction(Struct, frozen=True, kw_only=True):
     scored_at: Annotated[int, Meta(description="When the score was computed, milliseconds UTC: the only wall clock in the record.")]
 
 
+class Place(Struct, frozen=True, kw_only=True):
+    """Where a record of the source stands."""
+
+    topic: str
+    partition: Annotated[int, Meta(ge=0)]
+    offset: Annotated[int, Meta(ge=0)]
+
+
+class Correction(Struct, frozen=True, kw_only=True):
+    """What an event that came out of order changed: the vector of an event in the order of event time, and its score.
+
+    The last one of an event stands for it; each is published once, in the transaction of the event that caused it.
+    """
+
+    id: Annotated[str, Meta(description="<id of the prediction>-r<revision>: the same correction always has the same id.")]
+    corrects: Annotated[str, Meta(description="The id of the prediction.")]
+    revision: Annotated[
+        int, Meta(ge=1, description="How often the vector was corrected, with this one; one is missing where the model gave no score.")
+    ]
+    source: Annotated[Place, Meta(description="The event that is corrected.")]
+    caused_by: Annotated[Place, Meta(description="The event that came out of order: a later offset, or this event itself.")]
+    entity: Annotated[str, Meta(description="The entity key of the event; also the key of the record.")]
+    event_time: Annotated[int, Meta(description="When the corrected event happened, milliseconds UTC.")]
+    score: Annotated[float, Meta(description="The model's output for the corrected vector, finite.")]
+    model: ModelVersion
+    join: Annotated[str, Meta(description="What the event's outcome will be joined by.")] | UnsetType = UNSET
+    features: (
+        Annotated[dict[str, float | None], Meta(description="The corrected feature vector, by name; null: no value.")] | UnsetType
+    ) = UNSET
+    scored_at: Annotated[int, Meta(description="When the score was computed, milliseconds UTC: the only wall clock in the record.")]
+
+
 class PredictionHeaders(Struct, frozen=True, kw_only=True, rename={"content_type": "content-type"}):
-    """The Kafka headers of a prediction, all UTF-8 text: CloudEvents 1.0 in binary mode, then ours.
+    """The Kafka headers of a prediction or correction, all UTF-8 text: CloudEvents 1.0 in binary mode, then ours.
 
     A setting of the app leaves some out: `full` has all, `cloudevents` no `headrace-source`, `minimal` no CloudEvents ones either.
     """
 
     ce_specversion: Literal["1.0"] | UnsetType = UNSET
-    ce_id: Annotated[str, Meta(description="The prediction's id.")] | UnsetType = UNSET
-    ce_type: Literal["headrace.prediction.v1"] | UnsetType = UNSET
+    ce_id: Annotated[str, Meta(description="The id of the prediction, or of its correction.")] | UnsetType = UNSET
+    ce_type: Literal["headrace.prediction.v1", "headrace.correction.v1"] | UnsetType = UNSET
     ce_source: Annotated[str, Meta(description="/headrace/<app>/<pipeline>")] | UnsetType = UNSET
     ce_time: Annotated[str, Meta(description="The event time, RFC 3339.")] | UnsetType = UNSET
     content_type: Literal["application/json"]
@@ -163,6 +198,11 @@ def encode(written: Struct) -> bytes:
 def decode_prediction(value: bytes) -> Prediction:
     """The prediction in a record's value; members it does not know are ignored. Raises `ValueError`."""
     return msgspec.json.decode(value, type=Prediction)
+
+
+def decode_correction(value: bytes) -> Correction:
+    """The correction in a record's value; members it does not know are ignored. Raises `ValueError`."""
+    return msgspec.json.decode(value, type=Correction)
 
 
 def decode_pointer(value: bytes) -> DeadLetterPointer:

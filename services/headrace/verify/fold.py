@@ -76,7 +76,7 @@ class SourceFold:
         self._path.partitions = partitions
         self._ends: dict[TopicPartition, int] = {}
         for partition, start in starts.items():
-            at = {view.fp: start for view in self._path.states.views}
+            at = {view.fp: start for view in self._path.states.kept}
             self._path.states.start(partition, at, NO_WATERMARK_MS, empty=True)
 
     def take(self, batch: RecordBatch) -> None:

@@ -95,7 +95,7 @@ class Verification:
         self._progress.of = sum(max(0, scope.ends[name] - start) for name, start in scope.starts.items())
         with (
             closing(LookUpAnswers(self._app, self._subject, scope, self._models, self._read_first)) as look_ups,
-            closing(Shelf({reads.topic: [view.fp for view in self._app.views_of(reads)] for reads in self._app.inputs})) as shelf,
+            closing(Shelf({reads.topic: [view.fp for view in self._app.kept_of(reads)] for reads in self._app.inputs})) as shelf,
         ):
             look_ups.gather()
             folds = {
