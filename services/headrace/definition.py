@@ -122,17 +122,19 @@ class Pipeline:
         hopped = [view for view in self.own_views if view.entity != self.source.key or self.source.rekey]
         if hopped:
             raise DefinitionError(
-                f"{where}: {hopped[0]!r} keeps {hopped[0].entity!r}, to which events come by a hop, and corrections do not pass hops; leave "
-                f"it out, or keep only views of the key {self.source.key!r} of a source without rekey"
+                f"{where}: {hopped[0]!r} keeps {hopped[0].entity!r}, to which events come by a hop, and corrections do not pass hops; "
+                f"leave it out, or keep only views of the key {self.source.key!r} of a source without rekey"
             )
         if not self.source.lateness_ms:
-            raise DefinitionError(f"{where}: {self.source!r} has lateness 0, so nothing out of order is ever in time; say lateness=... there")
+            raise DefinitionError(
+                f"{where}: {self.source!r} has lateness 0, so nothing out of order is ever in time; say lateness=... there"
+            )
         for view in self.own_views:
             ordered = [feature.name for feature in view.features if feature.aggregation.in_offset_order]
             if ordered:
                 raise DefinitionError(
-                    f"{where}: {ordered[0]} of {view!r} follows the order of offsets and ignores an event out of order, so there is nothing "
-                    "to correct it by; leave corrections out, or put streak, lag and change into a view of another pipeline"
+                    f"{where}: {ordered[0]} of {view!r} follows the order of offsets and ignores an event out of order, so there is "
+                    "nothing to correct it by; leave corrections out, or put streak, lag and change into a view of another pipeline"
                 )
         join = None if self.outcomes is None else self.outcomes.join
         return RetainedView(self.name, self.own_views, extras=self.event_features, join=join)

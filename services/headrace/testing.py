@@ -133,6 +133,12 @@ class Driver:
         topic = next(one.predictions for one in self.app.pipelines if one.name == pipeline)
         return [json.loads(record.value or b"null") for record in self._records(topic)]
 
+    def corrections(self, pipeline: str) -> list[dict[str, Any]]:
+        """The corrections of a pipeline, in order of partition and offset; none where it has none."""
+        self.run()
+        topic = next(one.corrections for one in self.app.pipelines if one.name == pipeline)
+        return [] if topic is None else [json.loads(record.value or b"") for record in self._records(topic)]
+
     def dead_letters(self) -> list[Record]:
         """The dead letters; `reason(record)` reads the reason from the headers."""
         self.run()

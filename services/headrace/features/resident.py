@@ -198,9 +198,7 @@ class ResidentStates:
             ours[number].watermark_ms = watermark_ms
         late = advance.late if carried is None else advance.late | carried.late
         behind_ms = advance.horizons_ms + self._lateness_ms
-        return FeatureVectors(
-            names=self.names, values=values, late=late, as_of_ms=as_of_ms, watermarks_ms=behind_ms, corrected=corrected
-        )
+        return FeatureVectors(names=self.names, values=values, late=late, as_of_ms=as_of_ms, watermarks_ms=behind_ms, corrected=corrected)
 
     def _fold_views(
         self, events: EventBatch, numbers: Int32s, ours: Mapping[int, _Partition], advance: watermark.Advance
@@ -334,10 +332,8 @@ class ResidentStates:
 
     def _is_touched(self, rows: Int64s | slice) -> Bools:
         """Which of these rows were folded into since they were last packed."""
-        found: Bools = self._table.rows.touched[rows].any(axis=1)
-        for one in self._retained:
-            found |= one.touched[rows]
-        return found
+        of_views: Bools = np.asarray(self._table.rows.touched[rows].any(axis=1))
+        return np.logical_or.reduce([of_views, *(one.touched[rows] for one in self._retained)]) if self._retained else of_views
 
     def _next_to_sweep(self, count: int) -> Int64s:
         """So many rows, or all: pack after pack this goes round."""

@@ -22,7 +22,7 @@ is then in the base in the order in which it came.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,7 +178,7 @@ class RetainedEvents:
         for place in range(len(self.view.views)):
             buffer, bounds = self._base.pack(place, rows[some])
             content, cuts = buffer.tobytes(), bounds.tolist()
-            packed = [content[begin:end] for begin, end in zip(cuts[:-1], cuts[1:], strict=True)]
+            packed = [content[begin:end] for begin, end in pairwise(cuts)]
             self._again.load(place, into, packed + packed)
 
     def _settled(self, kept: Happened, group: Int64s, horizons_ms: Int64s, seen: Bools) -> Bools:
@@ -235,7 +235,6 @@ class RetainedEvents:
                 if base:
                     self._base.load(place, [row], [base])
             self._entries.add(kept)
-
 
     def bases(self, row: int) -> list[bytes | None]:
         """The packed base of a row in each view; None where nothing has settled yet."""

@@ -73,7 +73,9 @@ def unpack(view: RetainedView, packed: bytes, row: int) -> tuple[int, Sequence[b
     """The newest event time shown, the packed bases by view, and the events, as those of a row. Raises `StoreRefused`."""
     head, event = _head(len(view.views)), _event(len(_streams(view)) + len(view.extras))
     if len(packed) < head.itemsize or packed[0] != STATE_LAYOUT_VERSION:
-        raise StoreRefused("stored retained events are damaged or have another layout; reset their view, which is filled again from the log")
+        raise StoreRefused(
+            "stored retained events are damaged or have another layout; reset their view, which is filled again from the log"
+        )
     (found,) = np.frombuffer(packed, dtype=head, count=1)
     sizes, count, joins = found["sizes"].tolist(), int(found["events"]), int(found["joins"])
     at = head.itemsize + np.cumsum([0, *sizes])
@@ -101,13 +103,15 @@ def _streams(view: RetainedView) -> Sequence[Stream]:
 
 @cache
 def _head(views: int) -> np.dtype[np.void]:
-    return np.dtype([
-        ("version", "u1"),
-        ("newest", "u1", (_NEWEST_BYTES,)),
-        ("events", "<u4"),
-        ("sizes", "<u4", (views,)),
-        ("joins", "<u4"),
-    ])
+    return np.dtype(
+        [
+            ("version", "u1"),
+            ("newest", "u1", (_NEWEST_BYTES,)),
+            ("events", "<u4"),
+            ("sizes", "<u4", (views,)),
+            ("joins", "<u4"),
+        ]
+    )
 
 
 @cache

@@ -57,14 +57,16 @@ class RetainedView:
     @cached_property
     def fingerprint(self) -> str:
         """The sha256 of everything that decides about what is kept, in hex."""
-        return fingerprint_of({
-            "retained": RETAINED_LAYOUT_VERSION,
-            "pipeline": self.pipeline,
-            "views": [view.canonical() for view in self.views],
-            "extras": [[name, expression.canonical()] for name, expression in self.extras],
-            "join": self.join,
-            "most": self.most,
-        })
+        return fingerprint_of(
+            {
+                "retained": RETAINED_LAYOUT_VERSION,
+                "pipeline": self.pipeline,
+                "views": [view.canonical() for view in self.views],
+                "extras": [[name, expression.canonical()] for name, expression in self.extras],
+                "join": self.join,
+                "most": self.most,
+            }
+        )
 
     @property
     def fp(self) -> str:

@@ -98,21 +98,21 @@ class Correction(Struct, frozen=True, kw_only=True):
     score: Annotated[float, Meta(description="The model's output for the corrected vector, finite.")]
     model: ModelVersion
     join: Annotated[str, Meta(description="What the event's outcome will be joined by.")] | UnsetType = UNSET
-    features: (
-        Annotated[dict[str, float | None], Meta(description="The corrected feature vector, by name; null: no value.")] | UnsetType
-    ) = UNSET
+    features: Annotated[dict[str, float | None], Meta(description="The corrected feature vector, by name; null: no value.")] | UnsetType = (
+        UNSET
+    )
     scored_at: Annotated[int, Meta(description="When the score was computed, milliseconds UTC: the only wall clock in the record.")]
 
 
 class PredictionHeaders(Struct, frozen=True, kw_only=True, rename={"content_type": "content-type"}):
-    """The Kafka headers of a prediction or correction, all UTF-8 text: CloudEvents 1.0 in binary mode, then ours.
+    """The Kafka headers of a prediction, all UTF-8 text: CloudEvents 1.0 in binary mode, then ours.
 
     A setting of the app leaves some out: `full` has all, `cloudevents` no `headrace-source`, `minimal` no CloudEvents ones either.
     """
 
     ce_specversion: Literal["1.0"] | UnsetType = UNSET
-    ce_id: Annotated[str, Meta(description="The id of the prediction, or of its correction.")] | UnsetType = UNSET
-    ce_type: Literal["headrace.prediction.v1", "headrace.correction.v1"] | UnsetType = UNSET
+    ce_id: Annotated[str, Meta(description="The prediction's id.")] | UnsetType = UNSET
+    ce_type: Literal["headrace.prediction.v1"] | UnsetType = UNSET
     ce_source: Annotated[str, Meta(description="/headrace/<app>/<pipeline>")] | UnsetType = UNSET
     ce_time: Annotated[str, Meta(description="The event time, RFC 3339.")] | UnsetType = UNSET
     content_type: Literal["application/json"]
@@ -131,6 +131,25 @@ class PredictionHeaders(Struct, frozen=True, kw_only=True, rename={"content_type
         ]
         | UnsetType
     ) = msgspec.field(default=UNSET, name="headrace-looked-up")
+
+
+class CorrectionHeaders(Struct, frozen=True, kw_only=True, rename={"content_type": "content-type"}):
+    """The Kafka headers of a correction, all UTF-8 text, by the same setting as those of a prediction."""
+
+    ce_specversion: Literal["1.0"] | UnsetType = UNSET
+    ce_id: Annotated[str, Meta(description="The correction's id.")] | UnsetType = UNSET
+    ce_type: Literal["headrace.correction.v1"] | UnsetType = UNSET
+    ce_source: Annotated[str, Meta(description="/headrace/<app>/<pipeline>")] | UnsetType = UNSET
+    ce_time: Annotated[str, Meta(description="The time of the corrected event, RFC 3339.")] | UnsetType = UNSET
+    content_type: Literal["application/json"]
+    traceparent: Annotated[str, Meta(description="Carried on from the record that caused it.")] | UnsetType = UNSET
+    tracestate: Annotated[str, Meta(description="Carried on from the record that caused it.")] | UnsetType = UNSET
+    source: Annotated[str, Meta(description="<topic>/<partition>/<offset> of the record of the corrected event.")] | UnsetType = (
+        msgspec.field(default=UNSET, name="headrace-source")
+    )
+    fingerprint: Annotated[str, Meta(description="Names the definitions the features came from.")] | UnsetType = msgspec.field(
+        default=UNSET, name="headrace-fingerprint"
+    )
 
 
 class DeadLetterHeaders(Struct, frozen=True, kw_only=True):

@@ -17,16 +17,26 @@ from typing import Any
 
 import numpy as np
 
+from headrace.publish.correction_encoder import CorrectionEncoder
 from headrace.publish.dead_letter import DeadLetters
 from headrace.publish.encoder import Encoder, HeaderPolicy
-from headrace.publish.correction_encoder import CorrectionEncoder
-from headrace.publish.records import Correction, DeadLetterHeaders, DeadLetterPointer, Prediction, PredictionHeaders, Role, json_schema
+from headrace.publish.records import (
+    Correction,
+    CorrectionHeaders,
+    DeadLetterHeaders,
+    DeadLetterPointer,
+    Prediction,
+    PredictionHeaders,
+    Role,
+    json_schema,
+)
 from headrace.types import Corrected, DeadLetter, EventBatch, Headers, OutRecords, Reason, RecordBatch
 
 SCHEMAS: dict[str, type[Any]] = {
     "prediction": Prediction,
     "prediction-headers": PredictionHeaders,
     "correction": Correction,
+    "correction-headers": CorrectionHeaders,
     "dead-letter-headers": DeadLetterHeaders,
     "dead-letter-pointer": DeadLetterPointer,
 }
@@ -96,9 +106,7 @@ def prediction(
     return example(encoder.encode(flights, row, ["EWR"], times, late, scores, values, DEPARTED_MS + 12, [join]))
 
 
-def correction(
-    flights: RecordBatch, names: Sequence[str], values: np.ndarray[Any, np.dtype[np.float64]], *, join: str
-) -> dict[str, Any]:
+def correction(flights: RecordBatch, names: Sequence[str], values: np.ndarray[Any, np.dtype[np.float64]], *, join: str) -> dict[str, Any]:
     """What the first flight, come out of order, corrects of one that stands before it, as an example."""
     encoder = CorrectionEncoder(
         app="flights",

@@ -16,7 +16,7 @@ import numpy as np
 
 from headrace import hop_record
 from headrace.partitioner import Partitioner
-from headrace.publish.records import Prediction, decode_prediction
+from headrace.publish.records import Correction, Prediction, decode_prediction
 from headrace.types import Headers, Record, RecordBatch
 from headrace.verify.findings import Kind, Site, Violation
 from headrace.verify.ledger import Expected, Place
@@ -54,13 +54,17 @@ def text_of(headers: Headers, name: str) -> str | None:
     return next((value.decode(errors="replace") for found, value in reversed(headers) if found == name and value is not None), None)
 
 
-def compare_prediction(site: Site, record: Record, expected: Expected, of: str) -> Iterator[Violation]:
-    """Everything that is wrong with the prediction of a source record."""
+Decode = Callable[[bytes], Prediction | Correction]
+"""Reads what is compared. Raises `ValueError`."""
+
+
+def compare_prediction(site: Site, record: Record, expected: Expected, of: str, decode: Decode = decode_prediction) -> Iterator[Violation]:
+    """Everything that is wrong with the prediction of a source record, or with a correction."""
     if (record.key, record.timestamp_ms, record.headers) != (expected.key, expected.timestamp_ms, expected.headers):
         yield from _record(site, record, of, _around(expected.key, expected.timestamp_ms, expected.headers))
     found, wanted = _parts(record.value or b""), _parts(expected.value or b"")
     if found is None or wanted is None or found[0] != wanted[0] or found[2] != wanted[2]:
-        yield from _members(site, record, expected, of)
+        yield from _members(site, record, expected, of, decode)
     elif not abs(float(found[1]) - float(wanted[1])) <= SCORE_TOLERANCE:
         yield _violation(Kind.SCORE, site, record, of, wanted[1].decode(), found[1].decode())
 
@@ -73,13 +77,13 @@ def _parts(value: bytes) -> tuple[bytes, bytes, bytes] | None:
     return None if not 0 < score < model < end else (value[:score], value[score + len(_SCORE) : model], value[model:end])
 
 
-def _members(site: Site, record: Record, expected: Expected, of: str) -> Iterator[Violation]:
+def _members(site: Site, record: Record, expected: Expected, of: str, decode: Decode) -> Iterator[Violation]:
     """Name the members that differ."""
-    wanted = decode_prediction((expected.value or b"") + NEVER)
+    wanted = decode((expected.value or b"") + NEVER)
     try:
-        found = decode_prediction(record.value or b"")
+        found = decode(record.value or b"")
     except ValueError as error:
-        yield _violation(Kind.RECORD, site, record, of, "a prediction", f"what is none: {error}")
+        yield _violation(Kind.RECORD, site, record, of, f"a {type(wanted).__name__.lower()}", f"what is none: {error}")
         return
     if isinstance(found.features, dict) and isinstance(wanted.features, dict):
         for name in wanted.features.keys() | found.features.keys():
@@ -88,7 +92,7 @@ def _members(site: Site, record: Record, expected: Expected, of: str) -> Iterato
                 yield _violation(Kind.FEATURES, site, record, of, f"{name} = {ours!r}", repr(theirs))
     if not abs(found.score - wanted.score) <= SCORE_TOLERANCE:
         yield _violation(Kind.SCORE, site, record, of, repr(wanted.score), repr(found.score))
-    for name in Prediction.__struct_fields__:
+    for name in wanted.__struct_fields__:
         ours, theirs = getattr(wanted, name), getattr(found, name)
         both = isinstance(ours, dict) and isinstance(theirs, dict)
         if name not in {"score", "scored_at"} and not (name == "features" and both) and ours != theirs:

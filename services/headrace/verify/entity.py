@@ -17,9 +17,9 @@ from headrace.consume.record_reader import RecordReader
 from headrace.crashes import condemned_offsets
 from headrace.definition import App
 from headrace.errors import PartitionMoved, TransientError
+from headrace.features.retained_view import Kept
 from headrace.features.same import same_kept
 from headrace.features.state_store import ApplyResult, StateStore
-from headrace.features.retained_view import Kept
 from headrace.source import Source
 from headrace.types import PartitionWrite, StateChunk, TopicPartition, ViewHead, ViewWrite
 from headrace.verify.findings import Findings

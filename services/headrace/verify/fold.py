@@ -30,7 +30,8 @@ RESIDENT = 200_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Led:
     """Records for a result topic that records of the log lead to: row by row, which rows of the batch those are. `partitions` and `offsets`
-    are where they stand in the source's topic, `reads` where in the log that is read. Of dead letters there are none of these.
+    are where they stand in the source's topic, `reads` where in the log that is read. Of dead letters there are none of these; of
+    corrections they are those of the records that caused them.
     """
 
     records: OutRecords
@@ -116,8 +117,14 @@ class SourceFold:
         """What records lead to that all go down the path."""
         outputs, tally = self._path.score(batch, Timeline(self._clock.monotonic_ns))
         by_topic = {scorer.pipeline.predictions: scorer.model.name for scorer in self._path.scorers}
+        corrections = {scorer.pipeline.corrections: scorer.pipeline.name for scorer in self._path.scorers}
         sent = self._path.sent(batch)
         for records in outputs:
+            if records.topic in corrections:
+                at = tally.corrected[corrections[records.topic]]
+                places = batch.partitions[at], batch.offsets[at]
+                yield Led(records=records, partitions=places[0], offsets=places[1], reads=places)
+                continue
             if records.topic not in by_topic and records.topic not in tally.passed_on:
                 yield _letters(records)
                 continue
