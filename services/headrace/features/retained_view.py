@@ -13,7 +13,7 @@ from headrace.expression import Expression
 from headrace.features.view import FeatureView, fingerprint_of
 
 RETAINED_LAYOUT_VERSION = 1
-MOST_RETAINED = 256
+MOST_RETAINED = 128
 """So many events of an entity are kept at most; what an event older than all of them changes in them is told all the same."""
 
 
