@@ -80,7 +80,9 @@ def definitions_fact(app: App) -> bytes:
         view.name: {"fingerprint": view.fingerprint, "features": list(view.feature_names), "definition": view.canonical()}
         for view in app.views
     }
-    return json.dumps({"kind": FACT_KIND, "app": app.name, "views": views}, sort_keys=True, separators=(",", ":")).encode()
+    retained = {pipeline.retained.name: pipeline.retained.fingerprint for pipeline in app.pipelines if pipeline.retained is not None}
+    fact = {"kind": FACT_KIND, "app": app.name, "views": views, **({"retained": retained} if retained else {})}
+    return json.dumps(fact, sort_keys=True, separators=(",", ":")).encode()
 
 
 def starts_fact(starts: Mapping[TopicPartition, Position]) -> bytes:

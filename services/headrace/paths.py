@@ -10,7 +10,7 @@ from headrace.crashes import CrashWatch, crash_fact
 from headrace.decode.decoder import MAX_VALUE_BYTES, Decoder
 from headrace.decode.hop_decoder import HopDecoder
 from headrace.definition import App
-from headrace.features.view import FeatureView
+from headrace.features.retained_view import Kept
 from headrace.pipeline import SourcePath
 from headrace.recovery import Plan
 from headrace.source import Hop, Source
@@ -18,7 +18,7 @@ from headrace.timeline import Timeline
 from headrace.types import OutRecords, PartitionWrite, Position, RecordBatch, TopicPartition, Work
 
 
-def span_ms(source: Source, views: Sequence[FeatureView]) -> int | None:
+def span_ms(source: Source, views: Sequence[Kept]) -> int | None:
     """How far below the watermark an event can still matter to the views of a source; None for a historical one."""
     if source.historical:
         return None

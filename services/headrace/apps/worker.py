@@ -114,7 +114,7 @@ class Worker:
         self._said: dict[tuple[str, str], int] = {}
         self._metrics.models((name, model.name, model.version, "champion") for name, model in self._models.items())
         self._metrics.build(version=own_version(), python=platform.python_version())
-        warm_up(app.views)
+        warm_up(app.views, corrections=any(pipeline.corrections is not None for pipeline in app.pipelines))
         self._server = HealthServer(self._health, self._metrics.exposition, host=settings.worker.http_host, port=settings.worker.http_port)
 
     def stop(self, *_: int | FrameType | None) -> None:

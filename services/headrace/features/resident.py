@@ -212,7 +212,7 @@ class ResidentStates:
                 rows=rows,
                 times_ms=np.array(events.event_times_ms, dtype=np.int64),
                 horizons_ms=advance.horizons_ms,
-                takes=takes[:, : len(self.views)] if self._retained else takes,
+                takes=np.ascontiguousarray(takes[:, : len(self.views)]) if self._retained else takes,
                 given=self._table.given(events.columns, len(events)),
             )
         )
@@ -309,7 +309,7 @@ class ResidentStates:
                 continue
             rows = touched[slots == found.slot]
             swept: list[int] = []
-            if len(moving) == len(self.kept):
+            if len(moving) == len(self.kept) and self.views:
                 mine = looked_at[self._slot_of[looked_at] == found.slot]
                 horizon_ms = found.watermark_ms - self._lateness_ms
                 swept = self._table.empty(mine, np.full(len(mine), horizon_ms, dtype=np.int64))

@@ -64,7 +64,7 @@ def pack(base: EntityRows, rows: Int64s, newest_ms: Int64s, kept: Happened) -> P
         (heads.view(np.uint8), one_each * head.itemsize),
         *parts,
         (events.view(np.uint8), np.concatenate((begins, [len(kept)])) * event.itemsize),
-        (np.frombuffer(b"".join(texts), dtype=np.uint8), joins),
+        (np.frombuffer(bytearray(b"".join(texts)), dtype=np.uint8), joins),
     ]
     return _woven(parts)
 

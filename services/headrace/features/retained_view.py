@@ -54,6 +54,11 @@ class RetainedView:
         """The longest pane of its views."""
         return max(view.longest_pane_ms for view in self.views)
 
+    def bytes_per_entity(self) -> int:
+        """The most bytes it can take of one entity in the store, without the texts outcomes are joined by."""
+        streams = len({stream.key() for view in self.views for stream in view.streams})
+        return sum(view.bytes_per_entity()["total"] for view in self.views) + self.most * (20 + 8 * (streams + len(self.extras)))
+
     @cached_property
     def fingerprint(self) -> str:
         """The sha256 of everything that decides about what is kept, in hex."""
