@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+import string
 from collections.abc import Sequence
+from unittest.mock import patch
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import headrace as hr
+from headrace.features import resident
 from headrace.features.aggregation import CATALOGUE
 from headrace.features.resident import ResidentStates
 from headrace.features.retained_view import RetainedView
@@ -151,6 +154,16 @@ def test_what_is_carried_along_is_that_of_the_corrected_event() -> None:
     assert len(found.told) > 40
     abouts = [log[one.about[1]] for one in found.told]
     assert found.extras == [(one.columns["y"], one.columns["word"]) for one in abouts]
+
+
+def test_entities_are_given_up_where_they_retain_too_much() -> None:
+    """What is retained counts as memory: entities come and go, and every correction is the same."""
+    log = noisy(3, 300, entities=string.ascii_letters)
+    cuts = list(range(5, 300, 5))
+    with patch.object(resident, "_MOST_CELLS", 100):
+        found = Corrections(retained(), log, cuts)
+    assert found.store.reads > 5
+    assert found.told == Corrections(retained(), log, cuts).told != []
 
 
 def test_a_fold_that_begins_late_comes_to_the_same() -> None:

@@ -62,6 +62,10 @@ class Entries:
         self._newest = np.empty(0, dtype=np.int64)
         self._count = self._live = 0
 
+    def __len__(self) -> int:
+        """How many are kept."""
+        return self._live
+
     def follow(self, rows: int) -> None:
         """There are so many rows now."""
         self._newest = np.concatenate((self._newest, np.full(rows - len(self._newest), NONE, dtype=np.int64)))

@@ -168,6 +168,12 @@ class ResidentStates:
     def tidy(self) -> None:
         """Give memory between the panes back; never needed, and not quick."""
         self._table.tidy()
+        for one in self._retained:
+            one.tidy()
+
+    def _cells(self) -> int:
+        """How many panes are in memory, or what takes as much."""
+        return self._table.cells() + sum(one.cells() for one in self._retained)
 
     # --------------------------------------------------------------------------------------------- fold
 
@@ -365,7 +371,7 @@ class ResidentStates:
 
     def _evict(self, coming: int) -> None:
         """Let there be room for `coming` entities: give up the least recently used rows, if the store has them."""
-        crowded = self._table.cells() > self._crowded_at
+        crowded = self._cells() > self._crowded_at
         excess = self.entities() + coming - self._capacity
         if excess <= 0 and not crowded:
             return
@@ -382,9 +388,9 @@ class ResidentStates:
                 self._partitions[partition].whole = False
                 self._forget(self._partitions[partition], rows[self._slot_of[rows] == slot].tolist())
         if crowded:
-            self._table.tidy()
+            self.tidy()
             # What is left is in use: wait until it is a quarter more before trying again.
-            self._crowded_at = max(_MOST_CELLS, self._table.cells() * 5 // 4)
+            self._crowded_at = max(_MOST_CELLS, self._cells() * 5 // 4)
 
     def _forget(self, found: _Partition, rows: list[int]) -> None:
         for row in rows:

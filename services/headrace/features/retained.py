@@ -36,6 +36,9 @@ from headrace.features.rows import EntityRows
 from headrace.features.tables import Events, more_rows
 from headrace.types import NO_WATERMARK_MS, Bools, Corrected, EventBatch, Float64s, Int64s
 
+_CELLS_AN_EVENT = 2
+"""A retained event takes about as much memory as two panes."""
+
 
 class RetainedEvents:
     """The retained events of all rows of a table of entities. Not for use by several threads."""
@@ -69,6 +72,14 @@ class RetainedEvents:
         kernel.release(self._base.rows, self._base.arena, rows)
         self.touched[rows] = False
         self._newest_ms[rows] = self._horizons_ms[rows] = NO_WATERMARK_MS
+
+    def cells(self) -> int:
+        """How many panes the base has in memory, and as many more as the retained events take."""
+        return self._base.cells() + _CELLS_AN_EVENT * len(self._entries)
+
+    def tidy(self) -> None:
+        """Give memory between the panes back; never needed, and not quick."""
+        self._base.tidy()
 
     # --------------------------------------------------------------------------------------------- fold
 
