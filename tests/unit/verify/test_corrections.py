@@ -252,6 +252,27 @@ def test_corrections_in_the_wrong_order(run: Driver) -> None:
     assert only(verified(run, swapped), Kind.ORDER) == [(SOURCE, 1, causes[place])]
 
 
+def test_corrections_of_other_definitions(run: Driver) -> None:
+    """They are counted: neither are they compared, nor are any missed up to their last cause."""
+    one, cause = picked(run)
+    records = run.log.read(TopicPartition(CORRECTIONS, 1))
+    since = records.index(one)
+
+    def before(found: list[Record]) -> list[Record]:
+        there = [record for record in found if record not in records[:since]]
+        old = [(name, b"another" if name == "headrace-fingerprint" else text) for name, text in one.headers]
+        return [replace(record, headers=old) if record == one else record for record in there]
+
+    findings = verified(run, before)
+    assert [violation.text() for violation in findings.violations] == []
+    assert findings.checked["corrections of other definitions"] == 1
+    gone = json.loads(records[-1].value or b"")["caused_by"]
+    assert gone["offset"] > cause[2]
+    assert only(verified(run, lambda found: before([record for record in found if record != records[-1]])), Kind.LOST) == [
+        (SOURCE, 1, gone["offset"])
+    ]
+
+
 def test_what_is_retained_is_compared(run: Driver) -> None:
     """An entity whose retained events are gone from the store is named."""
     assert pipeline.retained is not None
