@@ -4,19 +4,19 @@ A prediction is told as of its event, from what had come by then; as-of times ne
 one its entity has shown, and not late) would have changed the vectors of the events behind it, and its own is told as of a newer one. Both
 are what a *correction* says: the vector as it is in the order of (event time, offset), from all events up to the one that caused it.
 
-    state before them (base) --fold--> event --> event --> event        the retained events, in the order of event time
-                                               ^
-                                               x     one out of order: its own vector, and those behind it that it changed, are corrected
+    state before them (ground) --fold--> event --> event --> event        the retained events, in the order of event time
+                                                ^
+                                                x     one out of order: its own vector, and those behind it that it changed, are corrected
 
 Of each entity the events are kept that are newer than the horizon (watermark - lateness), the newest `most` of them; no event that is not
-late comes before the horizon, so what is older is settled and goes into the base, in that order. What a correction is compared with is the
-same fold without the event that caused it, bit for bit: so nothing that was published need be remembered but how often each event was
+late comes before the horizon, so what is older is settled and goes into the ground, in that order. What a correction is compared with is
+the same fold without the event that caused it, bit for bit: so nothing that was published need be remembered but how often each event was
 corrected, and all of this is a function of the partition's log alone, whichever worker folds it and wherever it begins.
 
 Work. An event that comes in order is appended to columns and nothing else. One out of order costs two folds of what its entity has
-retained. Events go into the base when states are packed; that costs a second fold of each, and the base is packed beside it: a pipeline
+retained. Events go into the ground when states are packed; that costs a second fold of each, and the ground is packed beside it: a pipeline
 with corrections keeps about twice the state. Limits: an event older than `most` newer ones corrects those but is not corrected itself, and
-is then in the base in the order in which it came.
+is then in the ground in the order in which it came.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class RetainedEvents:
         self.view = view
         self.touched = np.zeros(0, dtype=np.bool_)
         """Which rows took an event since they were last packed."""
-        self._base, self._again = EntityRows(view.views), EntityRows(view.views)
-        self._streams = len(self._base.streams)
+        self._ground, self._again = EntityRows(view.views), EntityRows(view.views)
+        self._streams = len(self._ground.streams)
         self._entries = Entries(self._streams + len(view.extras), joined=view.join is not None)
         self._newest_ms = np.empty(0, dtype=np.int64)
         self._horizons_ms = np.empty(0, dtype=np.int64)
@@ -63,23 +63,23 @@ class RetainedEvents:
         self._newest_ms = np.concatenate((self._newest_ms, nothing))
         self._horizons_ms = np.concatenate((self._horizons_ms, nothing))
         self._entries.follow(rows)
-        if len(self._base) < rows:
-            self._base.rows = more_rows(self._base.rows, rows, self._base.plan)
+        if len(self._ground) < rows:
+            self._ground.rows = more_rows(self._ground.rows, rows, self._ground.plan)
 
     def release(self, rows: Int64s) -> None:
         """Forget rows."""
         self._entries.keep_only(rows, np.empty(0, dtype=np.int64))
-        kernel.release(self._base.rows, self._base.arena, rows)
+        kernel.release(self._ground.rows, self._ground.arena, rows)
         self.touched[rows] = False
         self._newest_ms[rows] = self._horizons_ms[rows] = NO_WATERMARK_MS
 
     def cells(self) -> int:
-        """How many panes the base has in memory, and as many more as the retained events take."""
-        return self._base.cells() + _CELLS_AN_EVENT * len(self._entries)
+        """How many panes the ground has in memory, and as many more as the retained events take."""
+        return self._ground.cells() + _CELLS_AN_EVENT * len(self._entries)
 
     def tidy(self) -> None:
         """Give memory between the panes back; never needed, and not quick."""
-        self._base.tidy()
+        self._ground.tidy()
 
     # --------------------------------------------------------------------------------------------- fold
 
@@ -105,7 +105,7 @@ class RetainedEvents:
     def _arrived(self, events: EventBatch, rows: Int64s, order: Int64s) -> Happened:
         view, columns, count = self.view, events.columns, len(events)
         values = np.empty((len(order), self._streams + len(view.extras)))
-        values[:, : self._streams] = self._base.given(columns, count)[order]
+        values[:, : self._streams] = self._ground.given(columns, count)[order]
         for place, (_, expression) in enumerate(view.extras, start=self._streams):
             values[:, place] = expression.evaluate(columns)[order]
         joins = np.empty(0, dtype=object) if view.join is None else texts_of(columns[view.join][order])
@@ -140,19 +140,19 @@ class RetainedEvents:
         group = np.searchsorted(rows, kept.rows)
         seen = kept.offsets < causes.offsets[group]  # the rest of the batch stands there already
         settled = seen & self._settled(kept, group, horizons_ms, seen)
-        self._into_base(kept.select(settled))
+        self._into_ground(kept.select(settled))
         stays = seen & ~settled
         behind = stays & (kept.times_ms > causes.times_ms[group])
         itself = kept.offsets == causes.offsets[group]
-        # A base that is newer than the event: it is older than all that is retained, and cannot be told as of its own time any more.
-        crowded = causes.times_ms < self._base.rows.newest_ms[rows, 0]
+        # A ground that is newer than the event: it is older than all that is retained, and cannot be told as of its own time any more.
+        crowded = causes.times_ms < self._ground.rows.newest_ms[rows, 0]
         vectors, without = self._vectors(rows, kept, group, stays, itself)
         told = behind.copy()
         told[behind] = (_bits(vectors[behind]) != _bits(without[behind])).any(axis=1)
         told |= itself & ~crowded[group]
         self._entries.corrected(places[told])
         alone = itself & crowded[group]
-        self._into_base(kept.select(alone))
+        self._into_ground(kept.select(alone))
         self._entries.keep_only(rows, places[~settled & ~alone])
         if not told.any():
             return None
@@ -173,27 +173,27 @@ class RetainedEvents:
         numbers = np.array(self._again.take(2 * len(rows)), dtype=np.int64)
         both = np.concatenate((with_it, without_it))
         into = np.concatenate((numbers[group[with_it]], numbers[len(rows) + group[without_it]]))
-        self._copy_base(rows, numbers)
+        self._copy_ground(rows, numbers)
         values = self._fold(self._again, kept.select(both), into)
         self._again.release(numbers.tolist())
         found = np.empty((2, len(kept), values.shape[1]))
         found[0, with_it], found[1, without_it] = values[: len(with_it)], values[len(with_it) :]
         return found[0], found[1]
 
-    def _copy_base(self, rows: Int64s, numbers: Int64s) -> None:
-        """Bring the base of some rows into two rows each of the other table."""
-        some = np.flatnonzero(self._base.rows.newest_ms[rows, 0] != NO_WATERMARK_MS)
+    def _copy_ground(self, rows: Int64s, numbers: Int64s) -> None:
+        """Bring the ground of some rows into two rows each of the other table."""
+        some = np.flatnonzero(self._ground.rows.newest_ms[rows, 0] != NO_WATERMARK_MS)
         if not len(some):
             return
         into = [*numbers[some].tolist(), *numbers[len(rows) + some].tolist()]
         for place in range(len(self.view.views)):
-            buffer, bounds = self._base.pack(place, rows[some])
+            buffer, bounds = self._ground.pack(place, rows[some])
             content, cuts = buffer.tobytes(), bounds.tolist()
             packed = [content[begin:end] for begin, end in pairwise(cuts)]
             self._again.load(place, into, packed + packed)
 
     def _settled(self, kept: Happened, group: Int64s, horizons_ms: Int64s, seen: Bools) -> Bools:
-        """Which events go into the base: those that nothing can come before, and all but the newest `most`."""
+        """Which events go into the ground: those that nothing can come before, and all but the newest `most`."""
         newer: Int64s = np.cumsum(seen[::-1])[::-1] - seen  # behind it in all groups
         ends = np.concatenate((np.flatnonzero(np.diff(group)), [len(group) - 1])) if len(group) else np.empty(0, dtype=np.int64)
         last = np.zeros(len(horizons_ms), dtype=np.int64)
@@ -201,9 +201,9 @@ class RetainedEvents:
         found: Bools = (kept.times_ms <= horizons_ms[group]) | (newer - last[group] >= self.view.most)
         return found
 
-    def _into_base(self, settled: Happened) -> None:
+    def _into_ground(self, settled: Happened) -> None:
         if len(settled):
-            self._fold(self._base, settled, settled.rows)
+            self._fold(self._ground, settled, settled.rows)
 
     def _fold(self, table: EntityRows, some: Happened, rows: Int64s) -> Float64s:
         """Fold events, each as of its own time, in the order given; gives the vectors of the views."""
@@ -225,33 +225,33 @@ class RetainedEvents:
         """The packed states of some rows, which ascend; they are touched no more."""
         kept = self.settle(rows, self._horizons_ms[rows])
         self.touched[rows] = False
-        return pack(self._base, rows, self._newest_ms[rows], kept)
+        return pack(self._ground, rows, self._newest_ms[rows], kept)
 
     def settle(self, rows: Int64s, horizons_ms: Int64s) -> Happened:
-        """Let what nothing can come before go into the base of some rows, which ascend; gives what is left of them."""
+        """Let what nothing can come before go into the ground of some rows, which ascend; gives what is left of them."""
         places = self._entries.of(rows)
         kept = self._entries.at(places)
         group = np.searchsorted(rows, kept.rows)
         settled = self._settled(kept, group, horizons_ms, np.ones(len(kept), dtype=np.bool_))
-        self._into_base(kept.select(settled))
+        self._into_ground(kept.select(settled))
         self._entries.keep_only(rows, places[~settled])
         return kept.select(~settled)
 
     def load(self, packed: Sequence[tuple[int, bytes]]) -> None:
         """Put packed states into rows, each into its own. Raises `StoreRefused` for bytes that are none."""
         for row, state in packed:
-            newest_ms, bases, kept = unpack(self.view, state, row)
+            newest_ms, grounds, kept = unpack(self.view, state, row)
             self._newest_ms[row] = newest_ms
-            for place, base in enumerate(bases):
-                if base:
-                    self._base.load(place, [row], [base])
+            for place, ground in enumerate(grounds):
+                if ground:
+                    self._ground.load(place, [row], [ground])
             self._entries.add(kept)
 
-    def bases(self, row: int) -> list[bytes | None]:
-        """The packed base of a row in each view; None where nothing has settled yet."""
+    def grounds(self, row: int) -> list[bytes | None]:
+        """The packed ground of a row in each view; None where nothing has settled yet."""
         rows = np.array([row], dtype=np.int64)
-        known = self._base.rows.newest_ms[row] != NO_WATERMARK_MS
-        return [self._base.pack(place, rows)[0].tobytes() if known[place] else None for place in range(len(self.view.views))]
+        known = self._ground.rows.newest_ms[row] != NO_WATERMARK_MS
+        return [self._ground.pack(place, rows)[0].tobytes() if known[place] else None for place in range(len(self.view.views))]
 
 
 def _joined(found: Sequence[Corrected]) -> Corrected | None:

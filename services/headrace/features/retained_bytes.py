@@ -1,12 +1,12 @@
 """Packed retained events: what the online store keeps of one entity in one `RetainedView`.
 
-    retained := version newest events sizes joins base* event* join*
+    retained := version newest events sizes joins ground* event* join*
     version  := byte                    STATE_LAYOUT_VERSION, as of every state
     newest   := 9 bytes                 the newest event time shown, a varint as in `state.py`, filled up so that all are as long
     events   := uint32                  how many events follow
-    sizes    := uint32, one a view      how many bytes the base has in it; 0: nothing has settled yet
+    sizes    := uint32, one a view      how many bytes the ground has in it; 0: nothing has settled yet
     joins    := uint32                  how many bytes the joins have
-    base     := a packed state          of the view, from before the events; `state.py` draws it
+    ground   := a packed state          of the view, from before the events; `state.py` draws it
     event    := time offset revisions value*    in the order of event time: 8 bytes each, 4 for the revisions
     join     := uint32 byte*            where outcomes are joined: the text of each event; size 0xffffffff: none
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -41,9 +42,9 @@ Packed = tuple[Bytes, Int64s]
 _NEWEST_BYTES, _NO_TEXT = 9, 0xFFFF_FFFF
 
 
-def pack(base: EntityRows, rows: Int64s, newest_ms: Int64s, kept: Happened) -> Packed:
+def pack(ground: EntityRows, rows: Int64s, newest_ms: Int64s, kept: Happened) -> Packed:
     """The packed states of some rows, which ascend; `kept` are their events, row by row and in order."""
-    head, event = _head(len(base.views)), _event(kept.values.shape[1])
+    head, event = _head(len(ground.views)), _event(kept.values.shape[1])
     begins = np.searchsorted(kept.rows, rows)
     counts = np.diff(np.concatenate((begins, [len(kept)])))
     heads = np.zeros(len(rows), dtype=head)
@@ -54,7 +55,7 @@ def pack(base: EntityRows, rows: Int64s, newest_ms: Int64s, kept: Happened) -> P
     events = np.empty(len(kept), dtype=event)
     events["time"], events["offset"], events["revisions"] = kept.times_ms, kept.offsets, kept.revisions
     events["values"] = kept.values
-    parts = [_based(base, place, rows) for place in range(len(base.views))]
+    parts = [_grounded(ground, place, rows) for place in range(len(ground.views))]
     heads["sizes"] = np.stack([np.diff(bounds) for _, bounds in parts], axis=1)
     texts = [_text_bytes(text) for text in kept.joins.tolist()]
     joins = np.cumsum([0, *map(len, texts)])[np.concatenate((begins, [len(kept)]))] if texts else np.zeros(len(rows) + 1, dtype=np.int64)
@@ -70,7 +71,7 @@ def pack(base: EntityRows, rows: Int64s, newest_ms: Int64s, kept: Happened) -> P
 
 
 def unpack(view: RetainedView, packed: bytes, row: int) -> tuple[int, Sequence[bytes], Happened]:
-    """The newest event time shown, the packed bases by view, and the events, as those of a row. Raises `StoreRefused`."""
+    """The newest event time shown, the packed grounds by view, and the events, as those of a row. Raises `StoreRefused`."""
     head, event = _head(len(view.views)), _event(len(_streams(view)) + len(view.extras))
     if len(packed) < head.itemsize or packed[0] != STATE_LAYOUT_VERSION:
         raise StoreRefused(
@@ -92,8 +93,8 @@ def unpack(view: RetainedView, packed: bytes, row: int) -> tuple[int, Sequence[b
         values=events["values"].astype(np.float64).reshape(count, -1),
         joins=np.array([*texts, None], dtype=object)[:-1] if view.join is not None else np.empty(0, dtype=object),
     )
-    bases = [packed[begin : begin + size] for begin, size in zip(at.tolist(), sizes, strict=False)]
-    return int(newest_times_ms([packed])[0]), bases, kept
+    grounds = [packed[begin:behind] for begin, behind in pairwise(at.tolist())]
+    return int(newest_times_ms([packed])[0]), grounds, kept
 
 
 @cache
@@ -119,10 +120,10 @@ def _event(width: int) -> np.dtype[np.void]:
     return np.dtype([("time", "<i8"), ("offset", "<i8"), ("revisions", "<u4"), ("values", "<f8", (width,))])
 
 
-def _based(base: EntityRows, place: int, rows: Int64s) -> Packed:
-    """The packed states of the base in one view; nothing of rows in which nothing has settled."""
-    some = base.rows.newest_ms[rows, place] != NO_WATERMARK_MS
-    buffer, bounds = base.pack(place, rows[some])
+def _grounded(ground: EntityRows, place: int, rows: Int64s) -> Packed:
+    """The packed states of the ground in one view; nothing of rows in which nothing has settled."""
+    some = ground.rows.newest_ms[rows, place] != NO_WATERMARK_MS
+    buffer, bounds = ground.pack(place, rows[some])
     sizes = np.zeros(len(rows), dtype=np.int64)
     sizes[some] = np.diff(bounds)
     return buffer, np.concatenate(([0], np.cumsum(sizes)))

@@ -13,18 +13,18 @@ def same_kept(kept: Kept, one: bytes | None, other: bytes | None, as_of_ms: int)
     """Whether two states (None: no state) are equal but for what can decide nothing any more as of an instant, bit for bit."""
     if not isinstance(kept, RetainedView):
         return same_state(kept, one, other, as_of_ms)
-    ours, theirs = _settled(kept, one, as_of_ms), _settled(kept, other, as_of_ms)
-    bases = zip(kept.views, ours[0], theirs[0], strict=True)
-    return ours[1] == theirs[1] and all(same_state(view, this, that, as_of_ms) for view, this, that in bases)
+    (ours, *our_events), (theirs, *their_events) = _settled(kept, one, as_of_ms), _settled(kept, other, as_of_ms)
+    grounds = zip(kept.views, ours, theirs, strict=True)
+    return our_events == their_events and all(same_state(view, this, that, as_of_ms) for view, this, that in grounds)
 
 
-def _settled(view: RetainedView, packed: bytes | None, as_of_ms: int) -> tuple[list[bytes | None], tuple[object, ...]]:
-    """The bases as they are once all up to an instant has settled, and what is retained behind it."""
+def _settled(view: RetainedView, packed: bytes | None, as_of_ms: int) -> tuple[list[bytes | None], bytes, list[str | None]]:
+    """The grounds as they are once all up to an instant has settled; the numbers and the texts of what is retained behind it."""
     if packed is None:
-        return [None] * len(view.views), ()
+        return [None] * len(view.views), b"", []
     events, row = RetainedEvents(view), np.zeros(1, dtype=np.int64)
     events.follow(1)
     events.load([(0, packed)])
     kept = events.settle(row, np.full(1, as_of_ms, dtype=np.int64))
-    numbers = (kept.times_ms, kept.offsets, kept.revisions, kept.values)
-    return events.bases(0), tuple(b"".join(column.tobytes() for column in numbers) for _ in kept.rows[:1]) + tuple(kept.joins.tolist())
+    numbers = b"".join(column.tobytes() for column in (kept.times_ms, kept.offsets, kept.revisions, kept.values))
+    return events.grounds(0), numbers, kept.joins.tolist()
