@@ -166,6 +166,17 @@ def test_entities_are_given_up_where_they_retain_too_much() -> None:
     assert found.told == Corrections(retained(), log, cuts).told != []
 
 
+def test_an_event_at_the_horizon_settles_at_once() -> None:
+    """One that is as old as the lateness allows is in time, and nothing can come before it: nothing of its entity is retained, and that is
+    read back as well.
+    """
+    times = [("b", 0), ("a", -LATENESS_MS), ("a", 100), ("a", 50)]
+    log = [Happening(entity=who, time_ms=NOON_MS + at_ms, columns={"x": 1.0, "y": 2.0, "ok": 1.0, "word": "a"}) for who, at_ms in times]
+    found = Corrections(retained(), log, [1, 2, 3], forgetful=True)
+    assert found.told == naively(retained(), log)
+    assert [one.about[1] for one in found.told] == [3, 2]
+
+
 def test_a_fold_that_begins_late_comes_to_the_same() -> None:
     """From where no event before can matter any more, corrections, their numbers and the packed states are those of the whole log."""
     log = noisy(2, 400)

@@ -8,6 +8,7 @@ import random
 import numpy as np
 
 import headrace as hr
+from headrace.features.retained_view import RetainedView
 from headrace.partitioner import partition_of
 from headrace.predict.scores import Scores
 from headrace.types import Float64s
@@ -62,6 +63,12 @@ correcting = hr.App(
     pipelines=[hr.Pipeline("visit", views=[recent, brief], event_features=["seq"], predictions=PREDICTIONS, corrections=True)],
 )
 """The same visits; what comes out of order corrects what was told before."""
+forgetting = hr.App(
+    "few",
+    pipelines=[hr.Pipeline("visit", views=[recent, brief], event_features=["seq"], predictions=PREDICTIONS, corrections=True)],
+)
+"""The same, but no more than two events of an entity are retained."""
+forgetting.pipelines[0].retained = RetainedView("visit", [recent, brief], extras=forgetting.pipelines[0].event_features, join=None, most=2)
 
 
 class Opening(hr.Event):
@@ -90,7 +97,7 @@ looking = hr.App(
     ],
 )
 """The same visits, scored by what the doors did: one view is kept where the openings are read, the other behind a hop."""
-APPS = {"sim": app, "chain": chained, "look": looking, "correct": correcting}
+APPS = {"sim": app, "chain": chained, "look": looking, "correct": correcting, "few": forgetting}
 
 
 class SumModel:

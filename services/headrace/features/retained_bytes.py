@@ -90,7 +90,7 @@ def unpack(view: RetainedView, packed: bytes, row: int) -> tuple[int, Sequence[b
         times_ms=events["time"].astype(np.int64),
         offsets=events["offset"].astype(np.int64),
         revisions=events["revisions"].astype(np.int64),
-        values=events["values"].astype(np.float64).reshape(count, -1),
+        values=events["values"].astype(np.float64),
         joins=np.array([*texts, None], dtype=object)[:-1] if view.join is not None else np.empty(0, dtype=object),
     )
     grounds = [packed[begin:behind] for begin, behind in pairwise(at.tolist())]
