@@ -25,7 +25,7 @@ from headrace.definition import App, Pipeline
 from headrace.features.looked_up import places_of
 from headrace.features.reader import StateReader
 from headrace.features.resident import ResidentStates
-from headrace.features.state import same_state
+from headrace.features.same import same_kept
 from headrace.features.view import FeatureView
 from headrace.partitioner import partition_of
 from headrace.paths import decoder_of
@@ -131,8 +131,8 @@ class Audit:
                 for row, time_ms, entity in asked:
                     self.scored.setdefault(places[kept[row]], (time_ms, {}))[1][view.name] = entity
         self.expected.watermarks[partition] = states.watermark_ms(partition)
-        for view in views:
-            self.expected.states[partition, view.fp] = {}
+        for one in states.kept:
+            self.expected.states[partition, one.fp] = {}
         for write in states.pack({partition: end}):
             self._keep(write)
 
@@ -142,11 +142,12 @@ class Audit:
         views = self.app.views_of(reads)
         states = ResidentStates(
             views=views,
-            read=lambda _, keys: {view.fp: [None] * len(keys) for view in views},
+            retained=self.app.retained_of(reads),
+            read=lambda _, keys: {view.fp: [None] * len(keys) for view in self.app.kept_of(reads)},
             capacity=10_000_000,
             lateness_ms=reads.lateness_ms,
         )
-        states.start(partition, {view.fp: 0 for view in views}, NO_WATERMARK_MS)
+        states.start(partition, {view.fp: 0 for view in states.kept}, NO_WATERMARK_MS)
         return states
 
     def looked_up(self, place: Place, record: Record, pipeline: Pipeline, problems: list[str]) -> dict[str, float | None]:
@@ -279,7 +280,7 @@ class Audit:
     def compare_states(self, partition: TopicPartition, view_fp: str, stored: Mapping[bytes, bytes], head: ViewHead) -> list[str]:
         """Everything wrong with one view of a partition in the store."""
         source = next(reads for reads in self.app.inputs if reads.topic == partition.topic)
-        view = next(view for view in self.app.views_of(source) if view.fp == view_fp)
+        view = next(view for view in self.app.kept_of(source) if view.fp == view_fp)
         expected = self.expected.states[partition, view_fp]
         watermark_ms = self.expected.watermarks[partition]
         found = (
@@ -291,7 +292,7 @@ class Audit:
         return found + [
             f"diverged: {view.name} of {key.decode()} in {partition}"
             for key in expected.keys() | stored.keys()
-            if not same_state(view, stored.get(key), expected.get(key), as_of_ms)
+            if not same_kept(view, stored.get(key), expected.get(key), as_of_ms)
         ]
 
 

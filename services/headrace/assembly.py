@@ -37,6 +37,7 @@ from headrace.pipeline import SourcePath
 from headrace.predict.onnx_model import OnnxModel
 from headrace.predict.scores import Model
 from headrace.predict.signature import check
+from headrace.publish.correction_encoder import CorrectionEncoder
 from headrace.publish.dead_letter import DeadLetters, RefusedShare
 from headrace.publish.encoder import Encoder, HeaderPolicy
 from headrace.publish.fresh_sink import FreshSink
@@ -148,7 +149,7 @@ def prepare_embedded(app: App, log: MemoryLog, partitions: int) -> None:
         for number in range(partitions):
             partition = TopicPartition(reads.topic, number)
             log.group(app.name).offsets.setdefault(partition, Position(offset=0, watermark_ms=None))
-    for topic in (app.dead_letters, *(pipeline.predictions for pipeline in app.pipelines)):
+    for topic in (app.dead_letters, *app.result_topics):
         log.create_topic(topic, partitions)
     log.create_topic(app.facts, 1)
 
@@ -188,7 +189,7 @@ def assemble(
     )
     crashes = CrashWatch(
         store=ports.store,
-        views={reads.topic: [view.fp for view in app.views_of(reads)] for reads in app.inputs},
+        views={reads.topic: [view.fp for view in app.kept_of(reads)] for reads in app.inputs},
         facts=ports.facts,
         room=2 * limits.max_batch,
         say=watch.say,
@@ -283,7 +284,12 @@ def source_path(
         source=reads,
         decoder=decoder_of(app, reads, max_value_bytes=limits.max_value_bytes, fields=_fields(app, reads)),
         states=ResidentStates(
-            views=views, read=stored.read, scan=stored.scan, capacity=limits.resident_entities, lateness_ms=reads.lateness_ms
+            views=views,
+            retained=app.retained_of(reads),
+            read=stored.read,
+            scan=stored.scan,
+            capacity=limits.resident_entities,
+            lateness_ms=reads.lateness_ms,
         ),
         scorers=[_scorer(app, pipeline, models[pipeline.name], names, headers, look_ups(pipeline)) for pipeline in app.pipelines_of(reads)],
         hops=[HopWriter(hop, [names.index(name) for name in hop.carried]) for hop in _fed_by(app, reads)],
@@ -339,4 +345,22 @@ def _scorer(app: App, pipeline: Pipeline, model: Model, names: Sequence[str], he
         ),
         columns=None if own == list(names) else [names.index(name) for name in own],
         look_ups=look_ups,
+        corrections=_corrections(app, pipeline, model, headers),
+    )
+
+
+def _corrections(app: App, pipeline: Pipeline, model: Model, headers: HeaderPolicy) -> CorrectionEncoder | None:
+    if pipeline.corrections is None:
+        return None
+    return CorrectionEncoder(
+        app=app.name,
+        source_topic=pipeline.source.topic,
+        pipeline=pipeline.name,
+        corrections=pipeline.corrections,
+        feature_names=pipeline.feature_names,
+        publish_features=pipeline.publish_features,
+        model_name=model.name,
+        model_version=model.version,
+        fingerprint=pipeline.fingerprint,
+        headers=headers,
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from headrace.definition import App
+from headrace.definition import App, Pipeline
 from headrace.duration import duration_text
 from headrace.errors import DefinitionError
 from headrace.features.view import FeatureView
@@ -68,7 +68,7 @@ def topic_names(app: App) -> list[str]:
     """Every topic an app reads or writes, its sources first."""
     return [
         *(reads.topic for reads in app.inputs),
-        *(pipeline.predictions for pipeline in app.pipelines),
+        *app.result_topics,
         app.dead_letters,
         app.facts,
     ]
@@ -80,7 +80,9 @@ def definitions_fact(app: App) -> bytes:
         view.name: {"fingerprint": view.fingerprint, "features": list(view.feature_names), "definition": view.canonical()}
         for view in app.views
     }
-    return json.dumps({"kind": FACT_KIND, "app": app.name, "views": views}, sort_keys=True, separators=(",", ":")).encode()
+    retained = {pipeline.retained.name: pipeline.retained.fingerprint for pipeline in app.pipelines if pipeline.retained is not None}
+    fact = {"kind": FACT_KIND, "app": app.name, "views": views, **({"retained": retained} if retained else {})}
+    return json.dumps(fact, sort_keys=True, separators=(",", ":")).encode()
 
 
 def starts_fact(starts: Mapping[TopicPartition, Position]) -> bytes:
@@ -145,15 +147,7 @@ def changes(
             )
         _want(answer, found, MissingTopic(name=hop.topic, partitions=wanted, settings={**kept, **HOP_SETTINGS}, role=f"hop by {hop.key}"))
     for pipeline in app.pipelines:
-        wanted = by_source[pipeline.source.topic]
-        role = f"predictions of {pipeline.name}"
-        _want(answer, found, MissingTopic(name=pipeline.predictions, partitions=wanted, settings=kept, role=role))
-        there = found.get(pipeline.predictions)
-        if there is not None and there != wanted:
-            answer.problems.append(
-                f"{pipeline.predictions} has {there} partitions, its source {pipeline.source.topic} has {wanted}: "
-                "order per key holds, but a key's prediction is not found by the partition of its event"
-            )
+        _want_results(answer, found, pipeline, by_source[pipeline.source.topic], kept)
     dead = {**kept, "max.message.bytes": str(largest_record_bytes)}
     _want(answer, found, MissingTopic(name=app.dead_letters, partitions=max(by_source.values()), settings=dead, role="dead letters"))
     facts = {"retention.ms": FOR_EVER}
@@ -166,6 +160,22 @@ def changes(
             if not committed.get(partition, False):
                 answer.offsets.append(partition)
     return answer
+
+
+def _want_results(
+    answer: Changes, found: Mapping[str, int | None], pipeline: Pipeline, partitions: int, settings: Mapping[str, str]
+) -> None:
+    """The topics of what a pipeline publishes, with as many partitions as its source."""
+    for topic, what in ((pipeline.predictions, "prediction"), (pipeline.corrections, "correction")):
+        if topic is None:
+            continue
+        _want(answer, found, MissingTopic(name=topic, partitions=partitions, settings=settings, role=f"{what}s of {pipeline.name}"))
+        there = found.get(topic)
+        if there is not None and there != partitions:
+            answer.problems.append(
+                f"{topic} has {there} partitions, its source {pipeline.source.topic} has {partitions}: "
+                f"order per key holds, but a key's {what} is not found by the partition of its event"
+            )
 
 
 def _kept_too_short(source: Source, views: Sequence[FeatureView], settings: Mapping[str, str]) -> Iterator[str]:

@@ -22,6 +22,7 @@ from functools import cached_property
 from headrace.duration import duration_ms, duration_text
 from headrace.errors import DefinitionError
 from headrace.expression import Expression, col
+from headrace.features.retained_view import Kept, RetainedView
 from headrace.features.shown import vector_html
 from headrace.features.streams import canonical_json
 from headrace.features.view import FeatureView, fingerprint_of
@@ -61,6 +62,9 @@ class Pipeline:
     Its feature vector holds the features of each view in order, then those of `look_up`, then `event_features`: fields of the scored event
     itself, or expressions over them. `source` may be left out where there are views of it. `model` is the path of an ONNX file, or None to
     publish features without a score. Without views it keeps no state: what it scores is looked up, or stands in the event.
+
+    With `corrections` the vectors that an event out of order changed after they were published are published again, to
+    `<predictions>.corrections` and in the transaction of that event, told in the order of event time.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class Pipeline:
         model: str | None = None,
         outcomes: Outcomes | None = None,
         publish_features: bool = True,
+        corrections: bool = False,
     ) -> None:
         where = f"Pipeline({name!r})"
         if not _PIPELINE_NAME.fullmatch(name):
@@ -100,6 +105,40 @@ class Pipeline:
             raise DefinitionError(f"{where}: predictions={predictions!r} is read by this pipeline; give it a topic of its own")
         if outcomes is not None and outcomes.join not in self.source.kinds:
             raise DefinitionError(f"{where}: {self.source!r} has no field {outcomes.join!r} to join {outcomes!r} by")
+        self.corrections = topic_name(f"{predictions}.corrections", of=f"{where}: its corrections") if corrections else None
+        """Where corrections go; None: there are none."""
+        self.retained = self._retained(where) if corrections else None
+        """What is kept for them."""
+
+    def _retained(self, where: str) -> RetainedView:
+        """The events that corrections are told from. Raises `DefinitionError` where they could not be."""
+        where = f"{where}: corrections=True"
+        if not self.own_views:
+            raise DefinitionError(f"{where} needs views=[...]: without state nothing can change that was published; leave it out")
+        if self.look_up is not None:
+            raise DefinitionError(
+                f"{where} and look_up: what the store held at an earlier moment is not kept, so a vector with look-ups cannot be told "
+                "again; leave one of the two out"
+            )
+        hopped = [view for view in self.own_views if view.entity != self.source.key or self.source.rekey]
+        if hopped:
+            raise DefinitionError(
+                f"{where}: {hopped[0]!r} keeps {hopped[0].entity!r}, to which events come by a hop, and corrections do not pass hops; "
+                f"leave it out, or keep only views of the key {self.source.key!r} of a source without rekey"
+            )
+        if not self.source.lateness_ms:
+            raise DefinitionError(
+                f"{where}: {self.source!r} has lateness 0, so nothing out of order is ever in time; say lateness=... there"
+            )
+        for view in self.own_views:
+            ordered = [feature.name for feature in view.features if feature.aggregation.in_offset_order]
+            if ordered:
+                raise DefinitionError(
+                    f"{where}: {ordered[0]} of {view!r} follows the order of offsets and ignores an event out of order, so there is "
+                    "nothing to correct it by; leave corrections out, or put streak, lag and change into a view of another pipeline"
+                )
+        join = None if self.outcomes is None else self.outcomes.join
+        return RetainedView(self.name, self.own_views, extras=self.event_features, join=join)
 
     def _check_sources(self, where: str) -> None:
         ours = canonical_json(self.source.canonical())
@@ -230,7 +269,7 @@ class App:
         self.name = name
         self.pipelines = tuple(pipelines)
         _no_twice(where, "pipeline", [pipeline.name for pipeline in self.pipelines])
-        _no_twice(where, "prediction topic", [pipeline.predictions for pipeline in self.pipelines])
+        _no_twice(where, "prediction topic", self.result_topics)
         self.sources = self._sources(where)
         stages = [stage for pipeline in self.pipelines for stage in stages_of(pipeline, name)]
         for pipeline in self.pipelines:
@@ -240,11 +279,10 @@ class App:
         self.views = self._all_views(where)
         read = {one.topic for one in self.inputs}
         for pipeline in self.pipelines:
-            if pipeline.predictions in read | {self.dead_letters}:
-                raise DefinitionError(
-                    f"{where}: {pipeline!r} publishes to {pipeline.predictions!r}, which the app uses already; choose another"
-                )
-        if self.facts in read | {pipeline.predictions for pipeline in self.pipelines}:
+            for topic in (pipeline.predictions, pipeline.corrections):
+                if topic in read | {self.dead_letters}:
+                    raise DefinitionError(f"{where}: {pipeline!r} publishes to {topic!r}, which the app uses already; choose another")
+        if self.facts in read | set(self.result_topics):
             raise DefinitionError(f"{where}: {self.facts!r} holds the app's own facts; name that topic otherwise")
         if self.dead_letters in read:
             raise DefinitionError(f"{where} reads its own dead letters; replay them instead")
@@ -260,6 +298,12 @@ class App:
         return f"{self.name}.facts.v1"
 
     @property
+    def result_topics(self) -> tuple[str, ...]:
+        """The topics of its predictions, and of their corrections."""
+        topics = (topic for one in self.pipelines for topic in (one.predictions, one.corrections))
+        return tuple(topic for topic in topics if topic is not None)
+
+    @property
     def inputs(self) -> tuple[Source, ...]:
         """Everything it reads: its sources, then its hops, each behind what feeds it."""
         return (*self.sources, *self.hops)
@@ -271,6 +315,14 @@ class App:
     def views_of(self, reads: Source) -> tuple[FeatureView, ...]:
         """The views that are kept of a source or hop, in the order of the pipelines; one that several pipelines use comes once."""
         return tuple({view.name: view for stage in self.stages_at(reads) for view in stage.views}.values())
+
+    def retained_of(self, reads: Source) -> tuple[RetainedView, ...]:
+        """What is kept of a source for corrections."""
+        return tuple(pipeline.retained for pipeline in self.pipelines_of(reads) if pipeline.retained is not None)
+
+    def kept_of(self, reads: Source) -> tuple[Kept, ...]:
+        """All that the store keeps of a source or hop: its views, then what is kept for corrections."""
+        return (*self.views_of(reads), *self.retained_of(reads))
 
     def pipelines_of(self, reads: Source) -> tuple[Pipeline, ...]:
         """The pipelines that score the events of a source or hop."""

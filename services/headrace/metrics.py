@@ -107,8 +107,8 @@ class _PartitionGauge(_Children[TopicPartition, Gauge]):
 class Metrics:
     """The metrics of a worker. Methods are called by one thread, once a batch or less; `exposition` by any.
 
-    `topics`, `models`, `hops` and `looked_up` are what the app reads, its models, the topics between its stages and the views it looks up:
-    each of their series begins at 0.
+    `topics`, `models`, `hops`, `looked_up` and `corrected` are what the app reads, its models, the topics between its stages, the views it
+    looks up and the pipelines with corrections: each of their series begins at 0.
     """
 
     def __init__(
@@ -119,6 +119,7 @@ class Metrics:
         models: Sequence[str] = (),
         hops: Sequence[str] = (),
         looked_up: Sequence[str] = (),
+        corrected: Sequence[str] = (),
     ) -> None:
         self.registry = registry = registry or CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -132,6 +133,9 @@ class Metrics:
         self._events = counters("events", "Events folded into state whose batch is committed.", "topic", topics)
         self._predictions = counters("predictions", "Predictions published and committed.", "model", models)
         self._passed_on = counters("passed_on", "Events passed on to the next stage of their pipeline and committed.", "topic", hops)
+        self._corrections = counters(
+            "corrections", "Corrections published and committed: vectors that an event out of order changed.", "pipeline", corrected
+        )
         looked = Counter(
             "headrace_look_ups", "Views looked up for a prediction, by how they were marked.", ("view", "mark"), registry=registry
         )
@@ -200,9 +204,10 @@ class Metrics:
         predictions: Mapping[str, int],
         passed_on: Mapping[str, int],
         looked_up: Mapping[tuple[str, str], int],
+        corrected: Mapping[str, int],
     ) -> None:
         """Count what a committed batch of one topic held: `predictions` by model name, `passed_on` by hop, `looked_up` by view and mark,
-        `refused` by reason.
+        `corrected` by pipeline, `refused` by reason.
         """
         self._events[topic].inc(events)
         self._late[topic].inc(late)
@@ -213,6 +218,8 @@ class Metrics:
             self._passed_on[hop].inc(count)
         for look_up, count in looked_up.items():
             self._look_ups[look_up].inc(count)
+        for pipeline, count in corrected.items():
+            self._corrections[pipeline].inc(count)
         for reason, count in refused.items():
             self._dead_letters[topic, reason].inc(count)
 

@@ -10,7 +10,7 @@ from headrace.crashes import CrashWatch, crash_fact
 from headrace.decode.decoder import MAX_VALUE_BYTES, Decoder
 from headrace.decode.hop_decoder import HopDecoder
 from headrace.definition import App
-from headrace.features.view import FeatureView
+from headrace.features.retained_view import Kept
 from headrace.forgotten import leaves_out
 from headrace.pipeline import SourcePath
 from headrace.recovery import Plan
@@ -19,7 +19,7 @@ from headrace.timeline import Timeline
 from headrace.types import OutRecords, PartitionWrite, Position, RecordBatch, TopicPartition, Work
 
 
-def span_ms(source: Source, views: Sequence[FeatureView]) -> int | None:
+def span_ms(source: Source, views: Sequence[Kept]) -> int | None:
     """How far below the watermark an event can still matter to the views of a source; None for a historical one."""
     if source.historical:
         return None
@@ -47,8 +47,8 @@ class Paths:
         self._live_from: dict[TopicPartition, int] = {}
 
     def views(self, topic: str) -> Sequence[str]:
-        """The fingerprints of the views filled from a topic."""
-        return [view.fp for view in self._paths[topic].states.views]
+        """The fingerprints of the views filled from a topic, and of what is kept for corrections."""
+        return [view.fp for view in self._paths[topic].states.kept]
 
     def span_ms(self, topic: str) -> int | None:
         """How far below the watermark an event can still matter; None for a historical source."""

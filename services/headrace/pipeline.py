@@ -78,6 +78,11 @@ class SourcePath:
             tally.scored[scorer.model.name] = len(predictions)
             tally.refused.extend(refused)
             outputs.append(predictions)
+            corrected = vectors.corrected.get(scorer.pipeline.name)
+            if corrected is not None:
+                corrections, tally.corrected[scorer.pipeline.name] = scorer.correct(events, corrected, self._now_ms())
+                outputs.append(corrections)
+                timeline.mark("encode")
         if tally.refused:
             outputs.extend(self._letters(batch, events.sent, tally.refused, {letter.row for letter in decoded.unreadable}))
         self._share.observe(len(batch), tally.refused)

@@ -11,9 +11,10 @@ import numpy as np
 from headrace.definition import Pipeline
 from headrace.features.looked_up import LooksUp
 from headrace.predict.scores import Model
+from headrace.publish.correction_encoder import CorrectionEncoder
 from headrace.publish.encoder import Encoder
 from headrace.timeline import Timeline
-from headrace.types import DeadLetter, EventBatch, FeatureVectors, Float64s, LookedUp, OutRecords, Reason
+from headrace.types import Corrected, DeadLetter, EventBatch, FeatureVectors, Float64s, Int64s, LookedUp, OutRecords, Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,8 @@ class Scorer:
     """None: all of them, in order."""
     look_ups: LooksUp | None = None
     """What it reads from the store."""
+    corrections: CorrectionEncoder | None = None
+    """What writes its corrections."""
 
     def vectors(self, events: EventBatch, vectors: FeatureVectors, looked_up: LookedUp | None) -> Float64s:
         """The pipeline's feature vectors, in the order of its signature: view features, those looked up, then event features."""
@@ -79,6 +82,19 @@ class Scorer:
         predictions = self.encoder.encode(about, rows, entities, times, late, scores, values, scored_at_ms, joins, looked_up)
         timeline.mark("encode")
         return predictions, refused, {} if looked_up is None else looked_up.marks()
+
+    def correct(self, events: EventBatch, corrected: Corrected, scored_at_ms: int) -> tuple[OutRecords, Int64s]:
+        """The corrections these events caused, and the row of the cause of each. What the model has no answer for is left out: of each
+        event there is a prediction or a dead letter already.
+        """
+        if self.corrections is None:
+            raise ValueError(f"{self.pipeline!r} corrects nothing")
+        answer = self.model.score(corrected.values)
+        scores = answer.scores
+        if answer.refused:
+            kept = np.delete(np.arange(len(corrected)), [place for place, _ in answer.refused])
+            corrected, scores = corrected.select(kept), scores[kept]
+        return self.corrections.encode(events, corrected, scores, scored_at_ms), events.rows[corrected.causes]
 
     def _joins(self, events: EventBatch) -> list[str | None] | None:
         """What each event's outcome will be joined by, where outcomes are declared; a whole number as its digits."""

@@ -133,6 +133,12 @@ class Driver:
         topic = next(one.predictions for one in self.app.pipelines if one.name == pipeline)
         return [json.loads(record.value or b"null") for record in self._records(topic)]
 
+    def corrections(self, pipeline: str) -> list[dict[str, Any]]:
+        """The corrections of a pipeline, in order of partition and offset; none where it has none."""
+        self.run()
+        topic = next(one.corrections for one in self.app.pipelines if one.name == pipeline)
+        return [] if topic is None else [json.loads(record.value or b"") for record in self._records(topic)]
+
     def dead_letters(self) -> list[Record]:
         """The dead letters; `reason(record)` reads the reason from the headers."""
         self.run()
@@ -225,7 +231,7 @@ class Driver:
         heads = [
             self.store.head(TopicPartition(reads.topic, number), view.fp)
             for reads in self.app.inputs
-            for view in self.app.views_of(reads)
+            for view in self.app.kept_of(reads)
             for number in range(self._partitions)
         ]
         return (*(position.offset for position in group.offsets.values()), *heads)
@@ -238,7 +244,7 @@ class Driver:
                 partition = TopicPartition(reads.topic, number)
                 committed = self.log.group(self.app.name).offsets[partition].offset
                 behind += len(self.log.read(partition, committed))
-                behind += sum(self.store.head(partition, view.fp).offset != committed for view in self.app.views_of(reads))
+                behind += sum(self.store.head(partition, view.fp).offset != committed for view in self.app.kept_of(reads))
         return behind
 
     def _records(self, topic: str) -> list[Record]:

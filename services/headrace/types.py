@@ -200,6 +200,37 @@ class EventBatch:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
+class Corrected:
+    """Vectors of earlier events that events of a batch corrected, one entry per correction, in the order of what caused them."""
+
+    causes: Int64s
+    """Which event of the batch caused it; entity and partition are that one's."""
+    offsets: Int64s
+    """Where the event stands whose vector it is."""
+    event_times_ms: Int64s
+    revisions: Int64s
+    """How many corrections that event has had, with this one."""
+    values: Float64s
+    """[corrections, features of the pipeline]"""
+    joins: NDArray[np.object_]
+    """What its outcome is joined by; empty where there are no outcomes."""
+
+    def __len__(self) -> int:
+        return len(self.causes)
+
+    def select(self, which: Int64s) -> Corrected:
+        """The same of some of them, in the given order."""
+        return Corrected(
+            causes=self.causes[which],
+            offsets=self.offsets[which],
+            event_times_ms=self.event_times_ms[which],
+            revisions=self.revisions[which],
+            values=self.values[which],
+            joins=self.joins[which] if len(self.joins) else self.joins,
+        )
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
 class FeatureVectors:
     """One feature vector per event, as of `as_of_ms`; `values` is float64 [events, features] in the order of `names`."""
 
@@ -209,6 +240,8 @@ class FeatureVectors:
     as_of_ms: Int64s
     watermarks_ms: Int64s
     """Where the watermark stood behind each event."""
+    corrected: Mapping[str, Corrected] = field(default_factory=dict)
+    """By pipeline, the vectors of earlier events that these events corrected."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -407,6 +440,8 @@ class Tally:
     newest_ms: dict[TopicPartition, int] = field(default_factory=dict)
     """The timestamp of the last record of each partition."""
     scored: dict[str, int] = field(default_factory=dict)
+    corrected: dict[str, Int64s] = field(default_factory=dict)
+    """Corrections by pipeline: the rows of the records that caused them, one entry per correction."""
     passed_on: dict[str, int] = field(default_factory=dict)
     """Events passed on to a hop, by its topic."""
     looked_up: dict[tuple[str, str], int] = field(default_factory=dict)

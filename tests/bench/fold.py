@@ -4,6 +4,7 @@
     entities    the whole features stage (look up rows, fold, pack what was touched) by number of entities, drawn by Zipf's law with
                 exponent 1.1 and evenly; only 200,000 are kept in memory, the others come packed from a dict that stands for the store
     windows     the same for the longest window, its panes the default sixtieth
+    corrections the same with corrections, by the share of events that are up to 30 s out of order
 
 Microseconds an event, the median of the repeats, which take turns. Writes build/fold.json.
 """
@@ -15,12 +16,14 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 import headrace as hr
 from headrace.features.aggregation import Declaration
 from headrace.features.resident import ResidentStates
+from headrace.features.retained_view import Kept, RetainedView
 from headrace.features.view import FeatureView
 from headrace.types import NO_WATERMARK_MS, EventBatch, RecordBatch, StatesPage, TopicPartition
 from tests.bench.__main__ import BUILD, say
@@ -76,13 +79,12 @@ OTHERS = {
 class Dict:
     """The store: packed states in a dict."""
 
-    def __init__(self, view: FeatureView) -> None:
-        self._view = view.fp
-        self.states: dict[bytes, bytes] = {}
+    def __init__(self, views: Sequence[Kept]) -> None:
+        self.states: dict[str, dict[bytes, bytes]] = {view.fp: {} for view in views}
 
     def read(self, _: TopicPartition, keys: Sequence[bytes]) -> dict[str, list[bytes | None]]:
         """Those of some entities."""
-        return {self._view: [self.states.get(key) for key in keys]}
+        return {view: [states.get(key) for key in keys] for view, states in self.states.items()}
 
     def scan(self, _partition: TopicPartition, _view: str, _cursor: int) -> StatesPage:
         """Nothing to sweep."""
@@ -123,18 +125,33 @@ def batches(entities: int, count: int, law: str, step_ms: int = STEP_MS) -> list
     return found
 
 
+def disordered(found: Sequence[EventBatch], share: float) -> list[EventBatch]:
+    """The same, with a share of the events up to 30 s older than their place."""
+    draw = np.random.default_rng(8)
+    return [
+        replace(
+            batch,
+            event_times_ms=batch.event_times_ms - draw.integers(0, 30_000, len(batch)) * (draw.random(len(batch)) < share),
+        )
+        for batch in found
+    ]
+
+
 class Run:
     """One view through the same events."""
 
-    def __init__(self, view: FeatureView, found: Sequence[EventBatch], *, packs: bool) -> None:
+    def __init__(self, view: FeatureView, found: Sequence[EventBatch], *, packs: bool, corrections: bool = False) -> None:
         self.found, self.packs, self.times_us = found, packs, list[float]()
-        self._view, self._store = view, Dict(view)
+        self._view = view
+        self._retained = [RetainedView("fraud", [view], extras=[], join=None)] if corrections else []
         self._begin()
 
     def _begin(self) -> None:
-        self._store = Dict(self._view)
-        self.states = ResidentStates(views=[self._view], read=self._store.read, scan=self._store.scan, capacity=RESIDENT)
-        self.states.start(PARTITION, {self._view.fp: 0}, NO_WATERMARK_MS)
+        self._store = Dict([self._view, *self._retained])
+        self.states = ResidentStates(
+            views=[self._view], retained=self._retained, read=self._store.read, scan=self._store.scan, capacity=RESIDENT
+        )
+        self.states.start(PARTITION, dict.fromkeys(self._store.states, 0), NO_WATERMARK_MS)
 
     def turn(self) -> None:
         """All events from nothing; the first half is warm-up."""
@@ -152,10 +169,11 @@ class Run:
 
     def _pack(self, end: int) -> None:
         (write,) = self.states.pack({PARTITION: end})
-        for chunk in write.views[0].chunks:
-            content, bounds = chunk.buffer.tobytes(), chunk.bounds.tolist()
-            for place, key in enumerate(chunk.keys):
-                self._store.states[key] = content[bounds[place] : bounds[place + 1]]
+        for view in write.views:
+            for chunk in view.chunks:
+                content, bounds = chunk.buffer.tobytes(), chunk.bounds.tolist()
+                for place, key in enumerate(chunk.keys):
+                    self._store.states[view.view][key] = content[bounds[place] : bounds[place + 1]]
         self.states.applied(PARTITION, end)
 
 
@@ -194,6 +212,15 @@ def measured(runs: dict[str, Run], turns: int) -> dict[str, float]:
         for run in runs.values():
             run.turn()
     return {name: round(statistics.median(run.times_us), 3) for name, run in runs.items()}
+
+
+def _corrections(events: int) -> dict[str, Run]:
+    """The features stage with corrections, beside it without them."""
+    found = batches(20_000, events, "zipf")
+    runs = {"2 % out of order, no corrections": Run(moments(24), disordered(found, 0.02), packs=True)}
+    for share in (0.0, 0.002, 0.02, 0.1):
+        runs[f"{100 * share:g} % out of order, corrections"] = Run(moments(24), disordered(found, share), packs=True, corrections=True)
+    return runs
 
 
 def show(title: str, found: dict[str, float], against: str | None = None) -> None:
@@ -239,8 +266,10 @@ def main() -> None:
         options.turns,
     )
     show("features stage, by windows", windows, "24 features, windows up to 1h")
+    corrections = measured(_corrections(options.events), options.turns)
+    show("features stage, corrections", corrections, "2 % out of order, no corrections")
     BUILD.mkdir(exist_ok=True)
-    written = {"kernel_us": kernel, "other_lanes_us": others, "entities_us": entities, "windows_us": windows}
+    written = {"kernel_us": kernel, "other_lanes_us": others, "entities_us": entities, "windows_us": windows, "corrections_us": corrections}
     (BUILD / "fold.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from tests.faults.app import app_named
 
-app = app_named({name!r}, Path({model!r}), habits={habits!r}, chained={chained!r})
+app = app_named({name!r}, Path({model!r}), habits={habits!r}, chained={chained!r}, corrections={corrections!r})
 """
 
 
@@ -43,7 +43,7 @@ class Payment(hr.Event):
     country: Literal["AT", "BE", "CH", "DE"] | None = None
 
 
-def app_named(name: str, model: Path | None = None, *, habits: int = 1, chained: bool = False) -> hr.App:
+def app_named(name: str, model: Path | None = None, *, habits: int = 1, chained: bool = False, corrections: bool = False) -> hr.App:
     """The app, with topics of its own; another version of the view `habits` is another view with the same features. `chained`: of two
     stages, with the features of the shop behind those of the card.
     """
@@ -91,17 +91,21 @@ def app_named(name: str, model: Path | None = None, *, habits: int = 1, chained:
         predictions=f"{name}.fraud.predictions.v1",
         model=None if model is None else str(model),
         publish_features=True,
+        corrections=corrections,
     )
     return hr.App(name, pipelines=[fraud])
 
 
-def write_app(folder: Path, name: str, *, module: str = "started", habits: int = 1, chained: bool = False) -> hr.App:
+def write_app(
+    folder: Path, name: str, *, module: str = "started", habits: int = 1, chained: bool = False, corrections: bool = False
+) -> hr.App:
     """The app with a model, and beside that a module that holds the same app, for `--app started:app`."""
-    (pipeline,) = app_named(name, habits=habits, chained=chained).pipelines
+    shape = {"habits": habits, "chained": chained, "corrections": corrections}
+    (pipeline,) = app_named(name, habits=habits, chained=chained, corrections=corrections).pipelines
     model = folder / f"{module}.onnx"
     model.write_bytes(stamp(_model(len(pipeline.feature_names)), pipeline, version="1", output="score"))
-    (folder / f"{module}.py").write_text(MODULE.format(name=name, model=str(model), habits=habits, chained=chained), encoding="utf-8")
-    return app_named(name, model, habits=habits, chained=chained)
+    (folder / f"{module}.py").write_text(MODULE.format(name=name, model=str(model), **shape), encoding="utf-8")
+    return app_named(name, model, habits=habits, chained=chained, corrections=corrections)
 
 
 def _model(width: int) -> bytes:

@@ -64,9 +64,10 @@ class Trial:
         max_batch: int = 50,
         bootstrap: str | None = None,
         chained: bool = False,
+        corrections: bool = False,
     ) -> None:
-        """`chained`: the app has two stages. `record` gets the figures of the run; `bootstrap` are the addresses of a cluster, if there are
-        more than `kafka`'s.
+        """`chained`: the app has two stages; `corrections`: it has them. `record` gets the figures of the run; `bootstrap` are the
+        addresses of a cluster, if there are more than `kafka`'s.
         """
         folder.mkdir(parents=True)
         self._record = record
@@ -74,7 +75,7 @@ class Trial:
         self.rng = random.Random(seed)
         self.seed = seed
         self.journal = Journal(folder / "journal.jsonl")
-        self.app = write_app(folder, name, chained=chained)
+        self.app = write_app(folder, name, chained=chained, corrections=corrections)
         self.models = {"fraud": OnnxModel.load(self.app.pipelines[0].model or "", self.app.pipelines[0].feature_names)}
         self.properties = {"bootstrap.servers": bootstrap or kafka.address}
         self.settings = {
@@ -101,7 +102,7 @@ class Trial:
     def make_topics(self) -> None:
         """What `headrace apply` makes, kept for ever: the records' timestamps are of long ago."""
         forever = {"retention.ms": "-1"}
-        names = (*(reads.topic for reads in self.app.inputs), self.app.dead_letters, *(one.predictions for one in self.app.pipelines))
+        names = (*(reads.topic for reads in self.app.inputs), self.app.dead_letters, *self.app.result_topics)
         wishes = [TopicWish(name=name, partitions=self.partitions, settings=forever) for name in names]
         self.topics.create([*wishes, TopicWish(name=self.app.facts, partitions=1, settings=forever)])
 
@@ -117,7 +118,7 @@ class Trial:
     def watch(self) -> None:
         """Begin to look at results and offsets."""
         self.progress = Progress(self.properties, self.app.name, self.source_partitions)
-        self.seen = Seen(self.properties, [self.app.dead_letters, *(pipeline.predictions for pipeline in self.app.pipelines)])
+        self.seen = Seen(self.properties, [self.app.dead_letters, *self.app.result_topics])
         self._beside += [self.progress, self.seen]
 
     def records(self, count: int) -> list[Sent]:
@@ -252,7 +253,7 @@ class Trial:
 
     def _pending(self) -> dict[TopicPartition, int]:
         """Where partitions have results or hops that are written, and neither committed nor aborted."""
-        names = {*(pipeline.predictions for pipeline in self.app.pipelines), *(reads.topic for reads in self.app.inputs)} - {self.source}
+        names = {*self.app.result_topics, *(reads.topic for reads in self.app.inputs)} - {self.source}
         written = [TopicPartition(name, number) for name in sorted(names) for number in range(self.partitions)]
         ends = {partition: self._stable.log_range(partition).end for partition in written}
         return {partition: end for partition, end in ends.items() if self._written.log_range(partition).end > end}
@@ -267,7 +268,7 @@ class Trial:
     def applied(self, partition: TopicPartition) -> int:
         """Where the view that is furthest behind stands in the store; 0 without any state."""
         reads = next(one for one in self.app.inputs if one.topic == partition.topic)
-        views = [view.fp for view in self.app.views_of(reads)]
+        views = [view.fp for view in self.app.kept_of(reads)]
         return min(head.offset or 0 for head in self._store.read(partition, views, ()).heads.values())
 
     def stored(self, partition: TopicPartition, view: str) -> dict[bytes, bytes]:
@@ -368,7 +369,7 @@ class Trial:
         """
         self.stop_workers()
         found = collect(self.app, self.properties, self._store)
-        results = len(found.dead_letters) + sum(map(len, found.predictions.values()))
+        results = len(found.results())
         self.wait(lambda: self.seen.count >= results, f"the reader that looked on has seen all {results} results")
         self.check()
         for one in self._beside:
@@ -379,6 +380,8 @@ class Trial:
         problems += heard(self.app, self.properties, self._store, self.seen.lines(), self.journal.path)
         condemned = sum(map(len, found.left_out.values()))
         figures = {**self.figures(found.aborted), "condemned": condemned, **measured, "violations": len(problems)}
+        if found.corrections:
+            figures["corrections"] = sum(map(len, found.corrections.values()))
         self._record(figures)
         assert not problems, f"{len(problems)} problems, journal {self.journal.path}\n" + "\n".join(problems[:20])
         return figures

@@ -22,6 +22,7 @@ from headrace.verify.findings import WITNESSED, Findings
 from headrace.verify.journal import check_journal
 from headrace.verify.seen import check_seen
 from tests.audit import Audit, place_of
+from tests.corrections import compare_corrections
 from tests.faults.traffic import Result
 
 PORTION = 1_000
@@ -46,10 +47,16 @@ class Found:
     """Results and hops that `read_uncommitted` sees and `read_committed` does not."""
     left_out: dict[TopicPartition, list[int]]
     """The source records that were condemned, by the facts of the app."""
+    corrections: dict[str, list[Record]] = field(default_factory=dict)
+    """By pipeline, where it has any."""
     seen: set[Result] = field(default_factory=set)
     """What a `read_committed` reader saw during the faults."""
     repeated_reads: int = 0
     """How many records that reader was given twice."""
+
+    def results(self) -> list[Record]:
+        """Everything that was published."""
+        return [record for records in (*self.predictions.values(), *self.corrections.values(), self.dead_letters) for record in records]
 
     def see(self, during: list[Result]) -> None:
         """Take what the reader saw during the faults."""
@@ -62,20 +69,21 @@ def collect(app: App, properties: Mapping[str, str], store: RedisStore) -> Found
     committed, uncommitted = KafkaReader(properties), KafkaReader(properties, isolation=Isolation.UNCOMMITTED)
     try:
         sources = [reads.topic for reads in app.inputs]
-        results = [app.dead_letters, *(pipeline.predictions for pipeline in app.pipelines)]
+        results = [app.dead_letters, *app.result_topics]
         everywhere = [partition for topic in (*sources, *results) for partition in committed.partitions(topic)]
         source: dict[TopicPartition, list[Record]] = {partition: [] for topic in sources for partition in committed.partitions(topic)}
         for topic in sources:
             for record in committed.records(topic):
                 source[TopicPartition(topic, record.partition)].append(record)
         predictions = {pipeline.name: committed.records(pipeline.predictions) for pipeline in app.pipelines}
+        corrections = {one.name: committed.records(one.corrections) for one in app.pipelines if one.corrections is not None}
         dead_letters = committed.records(app.dead_letters)
         hops = sorted(set(sources) - {one.topic for one in app.sources})
         written = {partition: 0 for topic in (*results, *hops) for partition in uncommitted.partitions(topic)}
         seen_by_all = sum(map(len, uncommitted.batches(written)))
         hopped = sum(len(source[partition]) for partition in source if partition.topic in hops)
-        owned = [(partition, view.fp) for one in app.inputs for partition in committed.partitions(one.topic) for view in app.views_of(one)]
-        return Found(
+        owned = [(partition, view.fp) for one in app.inputs for partition in committed.partitions(one.topic) for view in app.kept_of(one)]
+        found = Found(
             source=source,
             predictions=predictions,
             dead_letters=dead_letters,
@@ -84,9 +92,12 @@ def collect(app: App, properties: Mapping[str, str], store: RedisStore) -> Found
             committed=KafkaTopics(properties).group_offsets(app.name, list(source)),
             stable_ends={partition: committed.log_range(partition).end for partition in everywhere},
             ends={partition: uncommitted.log_range(partition).end for partition in everywhere},
-            aborted=seen_by_all - len(dead_letters) - sum(map(len, predictions.values())) - hopped,
+            aborted=0,
+            corrections=corrections,
             left_out=condemned_offsets([record.value for record in committed.records(app.facts)] if committed.exists(app.facts) else []),
         )
+        found.aborted = seen_by_all - len(found.results()) - hopped
+        return found
     finally:
         committed.close()
         uncommitted.close()
@@ -98,6 +109,8 @@ def judge(app: App, found: Found, models: Mapping[str, Model], *, partitions: in
     for partition, records in found.source.items():
         audit.fold(partition, records, portion=PORTION)
     problems = audit.compare_results(found.predictions, found.dead_letters)
+    for pipeline in (one for one in app.pipelines if one.corrections is not None):
+        problems += compare_corrections(app, pipeline, found.source, found.corrections[pipeline.name], found.left_out)
     for (partition, view), stored in found.states.items():
         problems += audit.compare_states(partition, view, stored, found.heads[partition, view])
     return problems + _unlike_the_log(found) + _not_at_rest(found, audit) + _misplaced(found, partitions) + _seen_otherwise(found)
@@ -159,7 +172,7 @@ def _misplaced(found: Found, partitions: int) -> list[str]:
     """Predictions that are not where their key belongs."""
     problems = []
     partitioner = Partitioner()
-    for records in found.predictions.values():
+    for records in (*found.predictions.values(), *found.corrections.values()):
         belongs = partitioner.partitions([record.key or b"" for record in records], partitions)
         problems += [
             f"misplaced: {record.topic}-{record.partition} at {record.offset} has key {record.key!r}"
@@ -171,11 +184,7 @@ def _misplaced(found: Found, partitions: int) -> list[str]:
 
 def _seen_otherwise(found: Found) -> list[str]:
     """What the reader during the faults saw is what a reader sees now."""
-    now = {
-        (record.topic, record.partition, record.offset, record.key, record.value)
-        for records in (*found.predictions.values(), found.dead_letters)
-        for record in records
-    }
+    now = {(record.topic, record.partition, record.offset, record.key, record.value) for record in found.results()}
     problems = [f"seen, and gone: {topic}-{partition} at {offset}" for topic, partition, offset, _, _ in found.seen - now]
     problems += [f"not seen: {topic}-{partition} at {offset}" for topic, partition, offset, _, _ in now - found.seen]
     return problems + ([f"seen twice: {found.repeated_reads} records"] if found.repeated_reads else [])

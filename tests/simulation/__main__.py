@@ -29,7 +29,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     which.add_argument("seed", nargs="?", type=int, help="the seed of a plain schedule")
     which.add_argument("--schedule", help="a schedule as JSON, or the file that holds it; - reads it from the standard input")
     parser.add_argument("--mutant", choices=MUTANTS, help="run a weaker protocol instead")
-    parser.add_argument("--app", choices=APPS, help="which pipeline: of one stage, chained, or one that looks up")
+    parser.add_argument("--app", choices=APPS, help="which pipeline: of one stage, chained, one that looks up, two with corrections")
     parser.add_argument("--shrink", action="store_true", help="look for a shorter schedule that still fails")
     return parser.parse_args(arguments)
 

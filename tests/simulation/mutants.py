@@ -30,6 +30,13 @@ and, of look-ups:
 V22  a look-up reads what is being rebuilt as if it were whole
 V23  a look-up says where the group stands, not the store
 
+and, of corrections:
+
+V24  the retained events of an entity are not read back from the store
+V25  what is folded again, and not published, is not retained
+V26  corrections of an event are not counted
+V27  corrections go out in a transaction of their own, before that of the offsets
+
 The control is no mutant but the protocol with one belt less: nobody looks at the owner, only at the offsets. It must keep the promise.
 """
 
@@ -50,15 +57,17 @@ from headrace.errors import TransientError
 from headrace.features import watermark
 from headrace.features.applier import Applier
 from headrace.features.memory_store import Cell, MemoryStore, _put
+from headrace.features.retained import RetainedEvents
 from headrace.features.state_store import ApplyResult, Ask, Looked
 from headrace.features.sweep import StoreSweep
 from headrace.loop import Loop
 from headrace.memory_log import MemoryGroup, MemoryLog
 from headrace.paths import Paths
+from headrace.pipeline import SourcePath
 from headrace.publish.record_sink import CommitResult
 from headrace.recovery import Found, Plan
 from headrace.timeline import Timeline
-from headrace.types import NO_WATERMARK_MS, Int64s, PartitionWrite, Position, StoredStates, TopicPartition, Work
+from headrace.types import NO_WATERMARK_MS, Corrected, Int64s, PartitionWrite, Position, RecordBatch, StoredStates, TopicPartition, Work
 
 DECIDE = recovery.decide
 
@@ -373,27 +382,32 @@ def v20_the_foremost_decides_what_is_late() -> Iterator[None]:
 @contextmanager
 def v21_hops_have_a_transaction_of_their_own() -> Iterator[None]:
     """The records of hops are committed first, then everything else with the offsets."""
+    with in_two_transactions(".by-"):
+        yield
+
+
+def in_two_transactions(mark: str) -> AbstractContextManager[object]:
+    """What goes to topics with a mark in their names is committed first, then everything else with the offsets."""
     publish = Loop._publish
 
     def in_two(self: Loop, work: Work, timeline: Timeline, *, backlog: bool) -> None:
-        hops = [records for records in work.outputs if ".by-" in records.topic]
-        if hops and self._finish_commit():
+        first = [records for records in work.outputs if mark in records.topic]
+        if first and self._finish_commit():
             try:
                 self._sink.begin()
-                for records in hops:
+                for records in first:
                     self._sink.send(records)
                 result = self._sink.commit({}, self._source.group())
             except TransientError as trouble:
                 self._not_committed(self._sink.abort(), str(trouble))
                 return
             if result is not CommitResult.COMMITTED:
-                self._not_committed(result, "the transaction of the hops")
+                self._not_committed(result, f"the transaction of {mark}")
                 return
-        work.outputs = [records for records in work.outputs if ".by-" not in records.topic]
+        work.outputs = [records for records in work.outputs if mark not in records.topic]
         publish(self, work, timeline, backlog=backlog)
 
-    with patch.object(Loop, "_publish", in_two):
-        yield
+    return patch.object(Loop, "_publish", in_two)
 
 
 @contextmanager
@@ -414,6 +428,54 @@ def v23_look_ups_name_another_offset() -> Iterator[None]:
         return replace(found, heads=heads)
 
     with patch.object(MemoryStore, "_looked", further):
+        yield
+
+
+@contextmanager
+def v24_retained_events_are_not_read_back() -> Iterator[None]:
+    """What an entity retained is gone once it was given up, or its worker died."""
+    with patch.object(RetainedEvents, "load", lambda *_: None):
+        yield
+
+
+@contextmanager
+def v25_a_catch_up_retains_nothing() -> Iterator[None]:
+    """Events whose predictions are out already are folded into the views alone."""
+    fold = RetainedEvents.fold
+    replays: set[int] = set()
+    replay = SourcePath.replay
+
+    def replayed(self: SourcePath, batch: RecordBatch, timeline: Timeline) -> None:
+        replays.update(map(id, self.states._retained))
+        try:
+            replay(self, batch, timeline)
+        finally:
+            replays.difference_update(map(id, self.states._retained))
+
+    def folded(self: RetainedEvents, *arguments: Any) -> Any:
+        return None if id(self) in replays else fold(self, *arguments)
+
+    with patch.object(SourcePath, "replay", replayed), patch.object(RetainedEvents, "fold", folded):
+        yield
+
+
+@contextmanager
+def v26_corrections_are_not_counted() -> Iterator[None]:
+    """Each correction of an event is its first."""
+
+    def first(self: RetainedEvents, *arguments: Any) -> Corrected | None:
+        found = fold(self, *arguments)
+        return None if found is None else replace(found, revisions=np.ones_like(found.revisions))
+
+    fold = RetainedEvents.fold
+    with patch.object(RetainedEvents, "fold", first):
+        yield
+
+
+@contextmanager
+def v27_corrections_have_a_transaction_of_their_own() -> Iterator[None]:
+    """Corrections are committed first, then everything else with the offsets."""
+    with in_two_transactions(".corrections"):
         yield
 
 
@@ -456,8 +518,13 @@ MUTANTS: Mapping[str, Callable[[], AbstractContextManager[object]]] = {
     "V21": v21_hops_have_a_transaction_of_their_own,
     "V22": v22_look_ups_read_what_is_not_whole,
     "V23": v23_look_ups_name_another_offset,
+    "V24": v24_retained_events_are_not_read_back,
+    "V25": v25_a_catch_up_retains_nothing,
+    "V26": v26_corrections_are_not_counted,
+    "V27": v27_corrections_have_a_transaction_of_their_own,
 }
 """By name; the protocol itself passes the same schedules."""
 
 APP_OF = {"V19": "chain", "V20": "chain", "V21": "chain", "V22": "look", "V23": "look"}
+APP_OF |= dict.fromkeys(("V24", "V25", "V26", "V27"), "correct")
 """The app that those need to be seen which one stage does not show."""

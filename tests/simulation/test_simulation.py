@@ -13,7 +13,7 @@ from headrace.definition import App
 from tests.simulation.mutants import APP_OF, MUTANTS, control
 from tests.simulation.replay import damage, sweeping_always, violations
 from tests.simulation.schedule import BURSTS, FAULTS, Burst, Schedule, plain_schedule
-from tests.simulation.visits import APPS, chained, looking
+from tests.simulation.visits import APPS, chained, correcting, forgetting, looking
 from tests.simulation.visits import app as one_stage
 from tests.simulation.world import Counters
 
@@ -64,6 +64,22 @@ def test_look_ups_keep_the_promise() -> None:
     keeps_its_promise(60, looking)()
 
 
+@pytest.mark.timeout(1_200)
+def test_corrections_keep_the_promise() -> None:
+    """The same for a pipeline with corrections: what changed is published once, and is what sorting everything gives."""
+    keeps_its_promise(60, correcting)()
+    keeps_its_promise(40, forgetting)()
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3_600)
+def test_corrections_keep_the_promise_at_length(record_property: Callable[[str, object], None]) -> None:
+    """The same, a thousand times."""
+    keeps_its_promise(700, correcting)()
+    keeps_its_promise(300, forgetting)()
+    record_property("figures", {"schedules": 1_000})
+
+
 @pytest.mark.faults
 @pytest.mark.timeout(3_600)
 def test_look_ups_keep_the_promise_at_length(record_property: Callable[[str, object], None]) -> None:
@@ -104,6 +120,8 @@ def test_the_schedules_do_damage() -> None:
     for seed in range(20):
         schedule = plain_schedule(seed)
         assert violations(schedule, totals) == [], f"the same again: {schedule.command()}"
+    for seed in range(3):
+        assert violations(plain_schedule(seed), totals, app=correcting) == []
     print(totals)  # noqa: T201 - the damage is shown
     assert min(vars(totals).values()) > 0
 

@@ -8,6 +8,7 @@ import random
 import numpy as np
 
 import headrace as hr
+from headrace.features.retained_view import RetainedView
 from headrace.partitioner import partition_of
 from headrace.predict.scores import Scores
 from headrace.types import Float64s
@@ -57,6 +58,18 @@ crowd = hr.FeatureView(
 chained = hr.App("chain", pipelines=[hr.Pipeline("visit", views=[brief, crowd], predictions=PREDICTIONS)])
 """The same visits in two stages: of who comes, then of where."""
 
+correcting = hr.App(
+    "correct",
+    pipelines=[hr.Pipeline("visit", views=[recent, brief], event_features=["seq"], predictions=PREDICTIONS, corrections=True)],
+)
+"""The same visits; what comes out of order corrects what was told before."""
+forgetting = hr.App(
+    "few",
+    pipelines=[hr.Pipeline("visit", views=[recent, brief], event_features=["seq"], predictions=PREDICTIONS, corrections=True)],
+)
+"""The same, but no more than two events of an entity are retained."""
+forgetting.pipelines[0].retained = RetainedView("visit", [recent, brief], extras=forgetting.pipelines[0].event_features, join=None, most=2)
+
 
 class Opening(hr.Event):
     """The contract of the source that visits are scored by, but that is not scored itself: a door was opened."""
@@ -84,7 +97,7 @@ looking = hr.App(
     ],
 )
 """The same visits, scored by what the doors did: one view is kept where the openings are read, the other behind a hop."""
-APPS = {"sim": app, "chain": chained, "look": looking}
+APPS = {"sim": app, "chain": chained, "look": looking, "correct": correcting, "few": forgetting}
 
 
 class SumModel:
@@ -130,4 +143,16 @@ def with_openings(seed: int, records: list[tuple[str, int, bytes, bytes, int]]) 
             if draw.random() < 0.05:
                 value = b"{"
             answer.append((OPENINGS, partition_of(where.encode(), PARTITIONS), where.encode(), value, record[-1]))
+    return answer
+
+
+def with_disorder(seed: int, records: list[tuple[str, int, bytes, bytes, int]]) -> list[tuple[str, int, bytes, bytes, int]]:
+    """The same, many of them some seconds older: most of those still in time."""
+    draw = random.Random(seed + 2)
+    answer = []
+    for topic, partition, key, value, sent_ms in records:
+        back_ms = draw.choice([0, 0, 300, 700, 1_100, 1_600])
+        event = {} if value == b"{" else json.loads(value)
+        older = json.dumps({**event, "at": event["at"] - back_ms}).encode() if event else value
+        answer.append((topic, partition, key, older, sent_ms))
     return answer

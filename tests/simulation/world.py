@@ -39,6 +39,7 @@ from headrace.takeover import identity_of, is_newer
 from headrace.timeline import Timeline
 from headrace.types import Position, Record, RecordBatch, TopicPartition
 from tests.audit import Audit
+from tests.corrections import compare_corrections
 from tests.simulation.schedule import Burst
 from tests.simulation.visits import (
     PARTITIONS,
@@ -50,6 +51,7 @@ from tests.simulation.visits import (
     TOPIC,
     SumModel,
     make_records,
+    with_disorder,
     with_openings,
 )
 from tests.simulation.visits import app as one_stage
@@ -187,6 +189,8 @@ class Counters:
     overlapped: int = 0
     rollbacks: int = 0
     pages: int = 0
+    corrections: int = 0
+    """Where the app has them."""
     retained: int = 0
     """Records that retention took away."""
     shortened: int = 0
@@ -207,7 +211,7 @@ class World:
         self.clock = ManualClock(START_MS + 10_000_000)
         self.log = MemoryLog(self.clock)
         self.log.hold_markers = True
-        for topic in (*(reads.topic for reads in app.inputs), PREDICTIONS):
+        for topic in (*(reads.topic for reads in app.inputs), *app.result_topics):
             self.log.create_topic(topic, PARTITIONS)
         self.log.create_topic(app.dead_letters, PARTITIONS)
         self.log.create_topic(app.facts, 1)
@@ -223,6 +227,8 @@ class World:
         self._coming = make_records(seed, count)
         if len(app.sources) > 1:
             self._coming = with_openings(seed, self._coming)
+        if any(pipeline.corrections for pipeline in app.pipelines):
+            self._coming = with_disorder(seed, self._coming)
         self.partitions = [TopicPartition(reads.topic, number) for reads in app.inputs for number in range(PARTITIONS)]
         self.source_partitions = [TopicPartition(source.topic, number) for source in app.sources for number in range(PARTITIONS)]
         group = self.log.group(app.name)
@@ -580,7 +586,7 @@ class World:
         if committed < self.ends.get(partition, 0) or (partition not in self.ends and self.log.read(partition, committed)):
             return False
         reads = next(one for one in self.app.inputs if one.topic == partition.topic)
-        heads = [self.store.head(partition, view.fp).offset for view in self.app.views_of(reads)]
+        heads = [self.store.head(partition, view.fp).offset for view in self.app.kept_of(reads)]
         return all(offset == committed or (committed == 0 and offset is None) for offset in heads)
 
     # -------------------------------------------------------------------------------------------------------------- checks
@@ -612,13 +618,18 @@ class World:
                     f"{self.log.end_offset(partition)}"
                 )
         found += audit.compare_results({"visit": self._all(PREDICTIONS)}, self._all(self.app.dead_letters))
+        for pipeline in (one for one in self.app.pipelines if one.corrections is not None):
+            corrections = self._all(pipeline.corrections or "")
+            self.counters.corrections += len(corrections)
+            found += compare_corrections(self.app, pipeline, self.produced, corrections, audit.left_out)
         if not any(problem.startswith("stuck") for problem in found):
             for reads in self.app.inputs:
-                for view in self.app.views_of(reads)[:1]:
+                fingerprints = [one.fp for one in self.app.views_of(reads)[:1]] + [one.fp for one in self.app.retained_of(reads)]
+                for fp in fingerprints:
                     for number in range(PARTITIONS):
                         partition = TopicPartition(reads.topic, number)
-                        stored, head = self.store.states(partition, view.fp), self.store.head(partition, view.fp)
-                        found += audit.compare_states(partition, view.fp, stored, head)
+                        stored, head = self.store.states(partition, fp), self.store.head(partition, fp)
+                        found += audit.compare_states(partition, fp, stored, head)
         return found
 
     def _all(self, topic: str) -> list[Record]:

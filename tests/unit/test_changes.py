@@ -49,6 +49,15 @@ def test_an_empty_cluster_needs_everything() -> None:
     assert len(found.offsets) == 4
 
 
+def test_corrections_need_a_topic() -> None:
+    """A pipeline with corrections has one topic more, with as many partitions as its predictions."""
+    view = hr.FeatureView("recent", entity="who", source=visits, features=[hr.count(over="1h"), hr.sum("spent", over="1h")])
+    app = hr.App("shop", pipelines=[hr.Pipeline("buyer", views=[view], predictions="buyers.v1", corrections=True)])
+    there = {name: EVERYTHING.get(name) for name in topic_names(app)}
+    found = changes(app, found=there, committed=COMMITTED, applied=APPLIED, partitions=4, largest_record_bytes=2_000_000)
+    assert [(topic.name, topic.partitions, topic.role) for topic in found.topics] == [("buyers.v1.corrections", 3, "corrections of buyer")]
+
+
 def test_nothing_is_changed_twice() -> None:
     """What was applied needs nothing more."""
     found = changes(BEFORE, found=EVERYTHING, committed=COMMITTED, applied=APPLIED, partitions=4, largest_record_bytes=2_000_000)

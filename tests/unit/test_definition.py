@@ -90,6 +90,69 @@ def test_refused_pipelines(changed: dict[str, Any], says: str | None) -> None:
             pipeline(**changed)
 
 
+def test_corrections_have_a_topic_of_their_own() -> None:
+    """A pipeline with corrections retains events beside its views, under a name of its own in the store, and nothing else of it changes."""
+    plain, with_them = pipeline(), pipeline(corrections=True)
+    assert (plain.corrections, plain.retained) == (None, None)
+    assert with_them.corrections == "late.predictions.v1.corrections"
+    assert with_them.fingerprint == plain.fingerprint
+    app = hr.App("flights", pipelines=[with_them])
+    assert app.result_topics == ("late.predictions.v1", "late.predictions.v1.corrections")
+    assert app.kept_of(DEPARTURES) == (ACTIVITY, DELAYS, with_them.retained)
+    fingerprints = [
+        one.retained.fp
+        for one in (
+            with_them,
+            pipeline(corrections=True, views=[ACTIVITY]),
+            pipeline(corrections=True, event_features=["delay"]),
+            pipeline("later", corrections=True),
+            pipeline(corrections=True, outcomes=hr.Outcomes("a", Arrival, join="flight", value=hr.col("delay"), within="1d")),
+        )
+        if one.retained is not None
+    ]
+    assert len({*fingerprints, ACTIVITY.fp, DELAYS.fp}) == 7
+
+
+PUNCTUAL = hr.Source("departures.v1", Departure, key="origin", time="departed_at", lateness=0)
+ANY_KEY = hr.Source("departures.v1", Departure, key="origin", time="departed_at", rekey=True)
+ELSEWHERE = hr.Source("elsewhere.v1", Departure, key="origin", time="departed_at")
+
+
+def counting(name: str, source: hr.Source = DEPARTURES, *, entity: str = "origin") -> hr.FeatureView:
+    """A small view."""
+    return hr.FeatureView(name, entity=entity, source=source, features=[hr.count(over="1h")])
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"views": [], "source": DEPARTURES, "event_features": ["delay"]}, r"needs views=\[...\]"),
+        ({"look_up": hr.LookUp(counting("away", ELSEWHERE))}, "and look_up: .* leave one of the two out"),
+        (
+            {"views": [ACTIVITY, counting("flights", entity="flight")]},
+            "FeatureView.'flights', .* keeps 'flight', to which events come by a hop",
+        ),
+        ({"views": [counting("any", ANY_KEY)]}, "keep only views of the key 'origin' of a source without rekey"),
+        ({"views": [counting("now", PUNCTUAL)]}, "has lateness 0"),
+        *(
+            (
+                {"views": [hr.FeatureView("v", entity="origin", source=DEPARTURES, features=[feature])]},
+                f"{name} of .* follows the order of offsets",
+            )
+            for feature, name in (
+                (hr.lag("delay", over="1h"), "lag1_delay_1h"),
+                (hr.change("delay", over="1h"), "change_delay_1h"),
+                (hr.streak(hr.col("delay") > 0, over="1h"), "streak_delay_gt_0_1h"),
+            )
+        ),
+    ],
+)
+def test_corrections_that_cannot_be_told_are_refused(changed: dict[str, Any], says: str) -> None:
+    """What could not be told again in the order of event time is refused, with the definition, the reason and the way out."""
+    with pytest.raises(DefinitionError, match=rf"^Pipeline\('late'\): corrections=True.*{says}"):
+        pipeline(corrections=True, **changed)
+
+
 def test_views_of_two_sources() -> None:
     """All views of a pipeline come from one source."""
     other = hr.Source("departures.v2", Departure, key="origin", time="departed_at")
@@ -123,6 +186,11 @@ def test_refused_apps() -> None:
         ("flights", [], "has no pipelines"),
         ("flights", [pipeline(), pipeline()], "has the pipeline 'late' twice"),
         ("flights", [pipeline("one", predictions="p"), pipeline("two", predictions="p")], "has the prediction topic 'p' twice"),
+        (
+            "flights",
+            [pipeline("one", corrections=True, predictions="p"), pipeline("two", predictions="p.corrections")],
+            "'p.corrections' twice",
+        ),
         ("flights", [pipeline("one"), pipeline("two", views=[again])], "has two different views named 'delays'"),
         ("flights", [pipeline("one"), pipeline("two", views=[clash])], "under two contracts"),
         ("flights", [pipeline(predictions="flights.dead-letters.v1")], "which the app uses already"),

@@ -80,7 +80,8 @@ class Cluster:
             starts = self._starts(wanted)
             _insist(lambda: self._topics.start_group(self._app.name, starts))
             self.remember(b"starts", starts_fact(starts))
-        if wanted.views:
+        made = {topic.name for topic in wanted.topics}
+        if wanted.views or any(pipeline.corrections in made for pipeline in self._app.pipelines):
             self.remember(b"definitions", definitions_fact(self._app))
 
     def _starts(self, wanted: Changes) -> dict[TopicPartition, Position]:

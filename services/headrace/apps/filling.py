@@ -25,8 +25,8 @@ from headrace.crashes import condemned_offsets, rows_at
 from headrace.definition import App
 from headrace.errors import PartitionMoved
 from headrace.features.resident import ResidentStates
+from headrace.features.retained_view import Kept, RetainedView
 from headrace.features.state_store import ApplyResult, StateStore
-from headrace.features.view import FeatureView
 from headrace.forgotten import erasures_in, leaves_out
 from headrace.paths import decoder_of, span_ms
 from headrace.recovery import Found, Plan
@@ -55,7 +55,7 @@ class Extent:
     end: int
 
 
-def extents(app: App, subject: Subject, source: Source, views: Sequence[FeatureView]) -> list[Extent]:
+def extents(app: App, subject: Subject, source: Source, views: Sequence[Kept]) -> list[Extent]:
     """How much of the log new states of these views are folded from. Raises `PartitionGivenUp` where it does not reach back."""
     with closing(subject.reader()) as reader:
         found = []
@@ -77,10 +77,10 @@ def to_fill(app: App, subject: Subject, changed: Collection[str], new: Collectio
     }
 
 
-def unfilled(app: App, subject: Subject, store: StateStore, source: Source, name: TopicPartition) -> list[FeatureView]:
+def unfilled(app: App, subject: Subject, store: StateStore, source: Source, name: TopicPartition) -> list[Kept]:
     """The views of a partition whose state is not there, or so far behind the commits that a worker would be missed while it catches up."""
     committed = stable_position(app, subject, name).offset
-    views = app.views_of(source)
+    views = app.kept_of(source)
     heads = store.read(name, [view.fp for view in views], ()).heads
     return [view for view in views if (offset := heads[view.fp].offset) is None or offset < committed - NEAR]
 
@@ -95,7 +95,7 @@ class Filling:
         store: StateStore,
         source: Source,
         name: TopicPartition,
-        views: Sequence[FeatureView],
+        views: Sequence[Kept],
         *,
         told: Told,
     ) -> None:
@@ -103,7 +103,11 @@ class Filling:
         self._owner = secrets.token_bytes(16)
         fields = frozenset().union(*(view.fields for view in views))
         self._decoder = decoder_of(app, source, fields=fields)
-        self._states = ResidentStates(views=views, read=self._read)
+        self._states = ResidentStates(
+            views=[view for view in views if not isinstance(view, RetainedView)],
+            retained=[view for view in views if isinstance(view, RetainedView)],
+            read=self._read,
+        )
         self._ends: dict[str, int] = {}
         self._folded = 0
 
@@ -178,7 +182,7 @@ def _plan(
     subject: Subject,
     reader: RecordReader,
     name: TopicPartition,
-    views: Sequence[FeatureView],
+    views: Sequence[Kept],
     committed: Position,
     heads: Mapping[str, ViewHead],
 ) -> Plan:

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 from headrace.definition import App
 from headrace.errors import FatalError, PartitionMoved, TransientError
+from headrace.features.retained_view import Kept
 from headrace.features.state_store import ApplyResult, StateStore
-from headrace.features.view import FeatureView
 from headrace.forgotten import Erasure, forgotten_fact, token_of
 from headrace.source import Source
 from headrace.types import PartitionWrite, TopicPartition, ViewHead, ViewWrite
@@ -66,7 +66,7 @@ class Forgetting:
 
     def forget(self, source: Source, name: TopicPartition, entity: str) -> Forgotten:
         """Take the state of an entity of a source or hop away. Raises `FatalError`, `PartitionMoved`, `TransientError`."""
-        views = {view.fp: view for view in self._app.views_of(source)}
+        views = {view.fp: view for view in self._app.kept_of(source)}
         owner = secrets.token_bytes(16)
         heads = self._store.claim(name, list(views), owner).heads
         self.wait_for_nobody(0)
@@ -81,7 +81,7 @@ class Forgetting:
         found = {view.name: state for fp, view in views.items() if (state := before[fp][0]) is not None}
         return Forgotten(partition=name, offset=offset, states={view: len(state) for view, state in found.items()})
 
-    def _insist(self, name: TopicPartition, views: Mapping[str, FeatureView], heads: Mapping[str, ViewHead], offset: int) -> None:
+    def _insist(self, name: TopicPartition, views: Mapping[str, Kept], heads: Mapping[str, ViewHead], offset: int) -> None:
         for fp, head in heads.items():
             if head.offset not in {None, offset}:
                 raise FatalError(

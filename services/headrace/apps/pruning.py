@@ -33,12 +33,13 @@ class Leftover:
 
 def gone_views(app: App, facts: Sequence[bytes | None]) -> dict[str, str]:
     """Name by fingerprint of every view that was applied once and is not in the app."""
-    current = {view.fp for view in app.views}
+    current = {view.fp for reads in app.inputs for view in app.kept_of(reads)}
     found: dict[str, str] = {}
     for value in facts:
         fact = json.loads(value or b"{}")
         if fact.get("kind") == FACT_KIND:
             found |= {view["fingerprint"][:_FP_DIGITS]: name for name, view in fact["views"].items()}
+            found |= {fingerprint[:_FP_DIGITS]: name for name, fingerprint in fact.get("retained", {}).items()}
     return {fp: name for fp, name in found.items() if fp not in current}
 
 

@@ -74,6 +74,8 @@ def topics_of(app: App, inputs: Sequence[Source]) -> dict[str, bool]:
             if pipeline.source.topic == source.topic:
                 last = pipeline.entities[-1] == reads.key
                 found[pipeline.predictions] = found.get(pipeline.predictions, False) or last
+                if pipeline.corrections is not None:
+                    found[pipeline.corrections] = last
         for hop in app.hops:
             if hop.source.topic == source.topic:
                 found.setdefault(hop.topic, False)

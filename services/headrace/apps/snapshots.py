@@ -63,7 +63,7 @@ def save(
     missing = []
     with closing(subject.reader()) as reader:
         for name in wanted:
-            views = {view.fp: view.name for reads in app.inputs if reads.topic == name.topic for view in app.views_of(reads)}
+            views = {view.fp: view.name for reads in app.inputs if reads.topic == name.topic for view in app.kept_of(reads)}
             heads = store.read(name, list(views), ()).heads
             views = {view: title for view, title in views.items() if heads[view].offset is not None}
             if not views:
@@ -209,7 +209,7 @@ def plan(app: App, subject: Subject, file: SnapshotFile, wanted: Collection[Topi
         for part in file.parts:
             if wanted is not None and part.partition not in wanted:
                 continue
-            views = {view.fp for reads in app.inputs if reads.topic == part.partition.topic for view in app.views_of(reads)}
+            views = {view.fp for reads in app.inputs if reads.topic == part.partition.topic for view in app.kept_of(reads)}
             ours = [view for view in part.views if view in views]
             found.changed.extend(
                 f"view {name} of {_text(part.partition)} is left out: the app has no view with fingerprint {view} any more, so the state "

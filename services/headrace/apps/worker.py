@@ -102,6 +102,7 @@ class Worker:
             models=[model.name for model in self._models.values()],
             hops=[hop.topic for hop in app.hops],
             looked_up=[view.name for one in app.pipelines if one.look_up is not None for view in one.look_up.views],
+            corrected=[one.name for one in app.pipelines if one.corrections is not None],
         )
         self._late = {reads.topic: LateShare(reads.topic, reads.lateness_ms) for reads in app.inputs}
         self._health = Health(clock.monotonic_ns)
@@ -117,7 +118,7 @@ class Worker:
         self._said: dict[tuple[str, str], int] = {}
         self._metrics.models((name, model.name, model.version, "champion") for name, model in self._models.items())
         self._metrics.build(version=own_version(), python=platform.python_version())
-        warm_up(app.views)
+        warm_up(app.views, corrections=any(pipeline.corrections is not None for pipeline in app.pipelines))
         self._server = HealthServer(self._health, self._metrics.exposition, host=settings.worker.http_host, port=settings.worker.http_port)
 
     def stop(self, *_: int | FrameType | None) -> None:
@@ -358,6 +359,7 @@ class Worker:
                 predictions=tally.scored,
                 passed_on=tally.passed_on,
                 looked_up=tally.looked_up,
+                corrected={pipeline: len(rows) for pipeline, rows in tally.corrected.items()},
             )
             if tally.scored or not tally.passed_on:  # what is passed on has not come to its end
                 self._metrics.committed(tally.timestamps_ms, now_ms)

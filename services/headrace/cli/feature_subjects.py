@@ -194,6 +194,8 @@ def uses(app: App, name: str) -> list[Form]:
             found.append(_use("topic of outcomes", name, [], [pipeline]))
         if name == pipeline.predictions:
             found.append(_use("topic of predictions", name, [], [pipeline]))
+        if name == pipeline.corrections:
+            found.append(_use("topic of corrections", name, [], [pipeline]))
     if not found:
         names = [one.name for one in subjects(app)] + [topic for source in app.sources for topic in (source.topic, *source.kinds)]
         raise unknown(app, name, names)

@@ -20,7 +20,7 @@ from headrace.duration import duration_ms, duration_text
 if TYPE_CHECKING:
     from headrace.apps.cluster import Cluster, Start
     from headrace.changes import Changes, ViewChange
-    from headrace.definition import App
+    from headrace.definition import App, Pipeline
     from headrace.features.view import FeatureView
 
 CHANGES_WANTED = 2
@@ -85,6 +85,7 @@ def show(definition: App, wanted: Changes, retention: str, output: Output, *, fi
 
     if output is Output.JSON:
         costs = {view.name: view.bytes_per_entity()["total"] for view in definition.views}
+        costs |= {one.retained.name: one.retained.bytes_per_entity() for one in definition.pipelines if one.retained is not None}
         events = {name: {"events": count, "seconds": round(count / EVENTS_A_SECOND, 1)} for name, count in fills.items()}
         typer.echo(json.dumps({**asdict(wanted), "bytes_per_entity": costs, "fills": events}, indent=2))
         return
@@ -99,11 +100,7 @@ def show(definition: App, wanted: Changes, retention: str, output: Output, *, fi
                 f"{EVENTS_A_SECOND:,} a second: after `headrace apply`, `headrace state fill` does it beside the workers at work"
             )
     for pipeline in definition.pipelines:
-        if pipeline.look_up is not None:
-            looked = pipeline.look_up
-            waits = f", waits for that up to {duration_text(looked.wait_ms)}" if looked.wait_ms else ""
-            names = ", ".join(view.name for view in looked.views)
-            typer.echo(f"    pipeline {pipeline.name} looks up {names}: stale after {duration_text(looked.stale_after_ms)}{waits}")
+        show_pipeline(pipeline)
     for gone in (one for one in wanted.views if one.what == "gone"):
         typer.echo(f"  - view {gone.name}: its state stays in the store until `headrace state prune` removes it")
     if wanted.offsets:
@@ -111,6 +108,20 @@ def show(definition: App, wanted: Changes, retention: str, output: Output, *, fi
     for warning in [*wanted.problems, *model_warnings(definition)]:
         typer.echo(f"  ! {warning}")
     typer.echo("run `headrace apply` with the same options to do this" if wanted.any() else "nothing to do")
+
+
+def show_pipeline(pipeline: Pipeline) -> None:
+    """Print what a pipeline does beside scoring the features of its views."""
+    if pipeline.look_up is not None:
+        looked = pipeline.look_up
+        waits = f", waits for that up to {duration_text(looked.wait_ms)}" if looked.wait_ms else ""
+        names = ", ".join(view.name for view in looked.views)
+        typer.echo(f"    pipeline {pipeline.name} looks up {names}: stale after {duration_text(looked.stale_after_ms)}{waits}")
+    if pipeline.retained is not None:
+        typer.echo(
+            f"    pipeline {pipeline.name} publishes corrections to {pipeline.corrections}: for them up to {pipeline.retained.most} "
+            f"events of an entity are retained, at most {pipeline.retained.bytes_per_entity():,} bytes more"
+        )
 
 
 def show_view(view: FeatureView, change: ViewChange | None) -> None:

@@ -126,7 +126,7 @@ def rebuild(
                     typer.echo(f"the state of {entity} in view {one.view.name} {was}")
             return
         for name in desk.wanted(partition):
-            views = [view.fp for view in desk.app.views_of(desk.source(name))]
+            views = [view.fp for view in desk.app.kept_of(desk.source(name))]
             desk.store.drop(name, [*views, *map(aside, views)])
             typer.echo(f"dropped the state of {text(name)}")
     typer.echo("the workers rebuild it from the log; `headrace state verify` tells when it equals the log again")
@@ -383,13 +383,17 @@ def features(seen: Sequence[Seen]) -> dict[str, dict[str, float | None]]:
     """The stored features of an entity in each view as of now, as a look-up gives them; absent is None."""
     from headrace.features.reader import StateReader
     from headrace.features.state import unpack_state
+    from headrace.features.view import FeatureView
 
     found: dict[str, dict[str, float | None]] = {}
     for one in seen:
+        view = one.view
+        if not isinstance(view, FeatureView):
+            continue
         now_ms = time.time_ns() // 1_000_000
-        as_of_ms = now_ms if one.stored is None else max(now_ms, unpack_state(one.view, one.stored).newest_ms)
-        values = StateReader(one.view).features(one.stored, as_of_ms)
-        found[one.view.name] = {name: None if value != value else value for name, value in values.items()}  # noqa: PLR0124 - absent is NaN
+        as_of_ms = now_ms if one.stored is None else max(now_ms, unpack_state(view, one.stored).newest_ms)
+        values = StateReader(view).features(one.stored, as_of_ms)
+        found[view.name] = {name: None if value != value else value for name, value in values.items()}  # noqa: PLR0124 - absent is NaN
     return found
 
 

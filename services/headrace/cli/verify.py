@@ -137,7 +137,7 @@ def aborted(app: App, properties: Properties) -> int:
     for isolation in (Isolation.COMMITTED, Isolation.UNCOMMITTED):
         reader = KafkaReader(properties, isolation=isolation)
         try:
-            topics = [app.dead_letters, *(pipeline.predictions for pipeline in app.pipelines)]
+            topics = [app.dead_letters, *app.result_topics]
             starts = {name: reader.log_range(name).start for topic in topics for name in reader.partitions(topic)}
             counts.append(sum(map(len, reader.batches(starts))))
         finally:

@@ -61,6 +61,11 @@ class Aggregation:
         """Whether its window is made of panes; if not, it is exact."""
         return self.of not in _WITHOUT_PANES
 
+    @property
+    def in_offset_order(self) -> bool:
+        """Whether it ignores an event that is older than the newest of its entity."""
+        return self.promises == _IN_OFFSET_ORDER
+
 
 _IN_OFFSET_ORDER = "follows the order of offsets: an event older than the newest of its entity is ignored"
 

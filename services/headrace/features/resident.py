@@ -27,12 +27,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.features import watermark
+from headrace.features.retained import RetainedEvents
+from headrace.features.retained_view import Kept, RetainedView
 from headrace.features.rows import EntityRows
 from headrace.features.sweep import Scan, StoreSweep, nothing_there
 from headrace.features.tables import Events
 from headrace.features.view import FeatureView
 from headrace.types import (
     Bools,
+    Corrected,
     EventBatch,
     FeatureVectors,
     Float64s,
@@ -86,19 +89,23 @@ class ResidentStates:
         self,
         *,
         views: Sequence[FeatureView],
+        retained: Sequence[RetainedView] = (),
         read: Read,
         scan: Scan = nothing_there,
         capacity: int = 200_000,
         lateness_ms: int | None = None,
     ) -> None:
-        """Without views there is nothing but watermarks, and `lateness_ms` must be given."""
+        """Without views there is nothing but watermarks, and `lateness_ms` must be given. `retained`: of pipelines with corrections."""
         self.views = tuple(views)
+        self.kept: tuple[Kept, ...] = (*views, *retained)
+        """Whatever the store keeps."""
         self.names = tuple(f"{view.name}.{feature}" for view in self.views for feature in view.feature_names)
-        self._lateness_ms = self.views[0].source.lateness_ms if lateness_ms is None else lateness_ms
+        self._lateness_ms = self.kept[0].source.lateness_ms if lateness_ms is None else lateness_ms
         self._read = read
         self._capacity = capacity
         self._table = EntityRows(self.views)
-        self._sweep = StoreSweep(self.views, scan)
+        self._retained = [RetainedEvents(one) for one in retained]
+        self._sweep = StoreSweep(self.kept, scan)
         self._partitions: dict[TopicPartition, _Partition] = {}
         self._left_out: dict[TopicPartition, Callable[[str], int]] = {}
         self._slots: list[TopicPartition | None] = []
@@ -112,7 +119,9 @@ class ResidentStates:
         self._slot_of = np.full(size, _NEVER, dtype=np.int64)
         self._used = np.zeros(size, dtype=np.int64)
         self._packed_to = np.full(size, _NEVER, dtype=np.int64)
-        self._stored = np.zeros((size, len(self.views)), dtype=np.bool_)
+        self._stored = np.zeros((size, len(self.kept)), dtype=np.bool_)
+        for one in self._retained:
+            one.follow(size)
 
     # --------------------------------------------------------------------------------------------- partitions
 
@@ -127,8 +136,8 @@ class ResidentStates:
         self._sweep.start(partition)
         self._partitions[partition] = _Partition(
             slot=slot,
-            starts=np.array([starts[view.fp] for view in self.views], dtype=np.int64),
-            ends={view.fp: starts[view.fp] for view in self.views},
+            starts=np.array([starts[view.fp] for view in self.kept], dtype=np.int64),
+            ends={view.fp: starts[view.fp] for view in self.kept},
             watermark_ms=watermark_ms,
             whole=empty,
         )
@@ -167,6 +176,12 @@ class ResidentStates:
     def tidy(self) -> None:
         """Give memory between the panes back; never needed, and not quick."""
         self._table.tidy()
+        for one in self._retained:
+            one.tidy()
+
+    def _cells(self) -> int:
+        """How many panes are in memory, or what takes as much."""
+        return self._table.cells() + sum(one.cells() for one in self._retained)
 
     # --------------------------------------------------------------------------------------------- fold
 
@@ -190,32 +205,39 @@ class ResidentStates:
         else:
             advance = watermark.advance_hop(numbers, times_ms, carried, before_ms, self._lateness_ms)
         values, as_of_ms = np.empty((count, 0)), np.maximum(times_ms, advance.horizons_ms)
-        if self.views:
-            values, as_of_ms = self._fold_views(events, numbers, ours, advance)
+        corrected: dict[str, Corrected] = {}
+        if self.kept:
+            values, as_of_ms, corrected = self._fold_views(events, numbers, ours, advance)
         for number, watermark_ms in advance.watermarks_ms.items():
             ours[number].watermark_ms = watermark_ms
         late = advance.late if carried is None else advance.late | carried.late
         behind_ms = advance.horizons_ms + self._lateness_ms
-        return FeatureVectors(names=self.names, values=values, late=late, as_of_ms=as_of_ms, watermarks_ms=behind_ms)
+        return FeatureVectors(names=self.names, values=values, late=late, as_of_ms=as_of_ms, watermarks_ms=behind_ms, corrected=corrected)
 
     def _fold_views(
         self, events: EventBatch, numbers: Int32s, ours: Mapping[int, _Partition], advance: watermark.Advance
-    ) -> tuple[Float64s, Int64s]:
+    ) -> tuple[Float64s, Int64s, dict[str, Corrected]]:
         """Fold; nothing is changed when this raises."""
         self._look_into_the_store(events.records.topic, numbers, ours)
         rows = self._rows_of(events, numbers, ours)
         takes = _takes(numbers, events.records.offsets[events.rows], advance.late, ours)
         if self._left_out:
             self._leave_out(takes, events, numbers)
-        return self._table.fold(
+        values, as_of_ms = self._table.fold(
             Events(
                 rows=rows,
                 times_ms=np.array(events.event_times_ms, dtype=np.int64),
                 horizons_ms=advance.horizons_ms,
-                takes=takes,
+                takes=np.ascontiguousarray(takes[:, : len(self.views)]) if self._retained else takes,
                 given=self._table.given(events.columns, len(events)),
             )
         )
+        corrected = {}
+        for place, one in enumerate(self._retained, start=len(self.views)):
+            found = one.fold(events, rows, advance.horizons_ms, takes[:, place])
+            if found is not None:
+                corrected[one.view.pipeline] = found
+        return values, as_of_ms, corrected
 
     def _leave_out(self, takes: Bools, events: EventBatch, numbers: Int32s) -> None:
         """Take nothing of those who were forgotten behind it."""
@@ -284,6 +306,10 @@ class ResidentStates:
                 held = [(row, packed) for row, packed in zip(rows, answers[number][view.fp], strict=True) if packed is not None]
                 self._table.load(place, [row for row, _ in held], [packed for _, packed in held])
                 self._stored[rows, place] = [packed is not None for packed in answers[number][view.fp]]
+            for place, one in enumerate(self._retained, start=len(self.views)):
+                packed_of = answers[number][one.view.fp]
+                self._stored[rows, place] = [packed is not None for packed in packed_of]
+                one.load([(row, packed) for row, packed in zip(rows, packed_of, strict=True) if packed is not None])
             self._slot_of[rows] = ours[number].slot
             self._used[rows] = self._batch
             self._packed_to[rows] = _NEVER
@@ -292,7 +318,7 @@ class ResidentStates:
             ours[number].rows.update(zip(names, rows, strict=True))
 
     def _nothing(self, keys: Sequence[bytes]) -> Mapping[str, Sequence[bytes | None]]:
-        return {view.fp: [None] * len(keys) for view in self.views}
+        return {view.fp: [None] * len(keys) for view in self.kept}
 
     # --------------------------------------------------------------------------------------------- to the store
 
@@ -304,12 +330,12 @@ class ResidentStates:
         writes = []
         for partition, end in ends.items():
             found = self._partitions[partition]
-            moving = [place for place, view in enumerate(self.views) if found.ends[view.fp] < end]
+            moving = [place for place, view in enumerate(self.kept) if found.ends[view.fp] < end]
             if not moving:
                 continue
             rows = touched[slots == found.slot]
             swept: list[int] = []
-            if len(moving) == len(self.views):
+            if len(moving) == len(self.kept) and self.views:
                 mine = looked_at[self._slot_of[looked_at] == found.slot]
                 horizon_ms = found.watermark_ms - self._lateness_ms
                 swept = self._table.empty(mine, np.full(len(mine), horizon_ms, dtype=np.int64))
@@ -327,8 +353,13 @@ class ResidentStates:
             rows = np.arange(self._table.taken)
         order = np.arange(len(rows))
         self._mark[rows] = order
-        self._recent = [rows[(self._mark[rows] == order) & self._table.rows.touched[rows].any(axis=1)]]
+        self._recent = [rows[(self._mark[rows] == order) & self._is_touched(rows)]]
         return self._recent[0]
+
+    def _is_touched(self, rows: Int64s | slice) -> Bools:
+        """Which of these rows were folded into since they were last packed."""
+        of_views: Bools = np.asarray(self._table.rows.touched[rows].any(axis=1))
+        return np.logical_or.reduce([of_views, *(one.touched[rows] for one in self._retained)]) if self._retained else of_views
 
     def _next_to_sweep(self, count: int) -> Int64s:
         """So many rows, or all: pack after pack this goes round."""
@@ -344,11 +375,12 @@ class ResidentStates:
             self._partitions[partition].applied = max(self._partitions[partition].applied, offset)
 
     def _view_write(self, partition: TopicPartition, place: int, rows: Int64s, swept: list[int], end: int) -> ViewWrite:
-        view, found = self.views[place], self._partitions[partition]
-        mine = rows[self._table.rows.touched[rows, place] != 0]
+        view, found = self.kept[place], self._partitions[partition]
+        one = self._retained[place - len(self.views)] if place >= len(self.views) else None
+        mine = rows[self._table.rows.touched[rows, place] != 0] if one is None else np.sort(rows[one.touched[rows]])
         chunks = []
         if len(mine):
-            buffer, bounds = self._table.pack(place, mine)
+            buffer, bounds = self._table.pack(place, mine) if one is None else one.pack(mine)
             chunks.append(StateChunk(keys=self._keys[mine].tolist(), buffer=buffer, bounds=bounds))
             self._stored[mine, place] = True
         deletions = [self._keys[row] for row in swept if self._stored[row, place]] + self._sweep.take(partition, place)
@@ -359,12 +391,12 @@ class ResidentStates:
 
     def _evict(self, coming: int) -> None:
         """Let there be room for `coming` entities: give up the least recently used rows, if the store has them."""
-        crowded = self._table.cells() > self._crowded_at
+        crowded = self._cells() > self._crowded_at
         excess = self.entities() + coming - self._capacity
         if excess <= 0 and not crowded:
             return
         applied = np.array([self._partitions[one].applied if one else _NEVER for one in self._slots], dtype=np.int64)
-        idle = (self._slot_of != _NEVER) & (self._used < self._batch) & ~self._table.rows.touched.any(axis=1)
+        idle = (self._slot_of != _NEVER) & (self._used < self._batch) & ~self._is_touched(slice(None))
         idle &= self._packed_to <= applied[self._slot_of]
         rows = np.flatnonzero(idle)
         # A few more than must be, so that this is not done again for the next batch.
@@ -376,15 +408,17 @@ class ResidentStates:
                 self._partitions[partition].whole = False
                 self._forget(self._partitions[partition], rows[self._slot_of[rows] == slot].tolist())
         if crowded:
-            self._table.tidy()
+            self.tidy()
             # What is left is in use: wait until it is a quarter more before trying again.
-            self._crowded_at = max(_MOST_CELLS, self._table.cells() * 5 // 4)
+            self._crowded_at = max(_MOST_CELLS, self._cells() * 5 // 4)
 
     def _forget(self, found: _Partition, rows: list[int]) -> None:
         for row in rows:
             del found.rows[self._keys[row].decode()]
         self._slot_of[rows] = _NEVER
         self._table.release(rows)
+        for one in self._retained:
+            one.release(np.array(rows, dtype=np.int64))
 
     def _follow(self) -> None:
         """Let our columns be as long as the table."""
@@ -395,7 +429,9 @@ class ResidentStates:
             self._slot_of = np.concatenate((self._slot_of, np.full(more, _NEVER, dtype=np.int64)))
             self._used = np.concatenate((self._used, np.zeros(more, dtype=np.int64)))
             self._packed_to = np.concatenate((self._packed_to, np.full(more, _NEVER, dtype=np.int64)))
-            self._stored = np.concatenate((self._stored, np.zeros((more, len(self.views)), dtype=np.bool_)))
+            self._stored = np.concatenate((self._stored, np.zeros((more, len(self.kept)), dtype=np.bool_)))
+            for one in self._retained:
+                one.follow(len(self._table))
 
 
 def _each(keys: Sequence[Any], table: Any) -> tuple[Any, ...]:  # noqa: ANN401 - whatever has keys

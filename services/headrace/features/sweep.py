@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headrace.features.retained_view import Kept
 from headrace.features.state import newest_times_ms
-from headrace.features.view import FeatureView
 from headrace.types import StatesPage, TopicPartition
 
 Scan = Callable[[TopicPartition, str, int], StatesPage]
@@ -44,7 +44,7 @@ class _Round:
 class StoreSweep:
     """The sweep of what is not in memory, for the views of one source."""
 
-    def __init__(self, views: Sequence[FeatureView], scan: Scan) -> None:
+    def __init__(self, views: Sequence[Kept], scan: Scan) -> None:
         self._views, self._scan = tuple(views), scan
         self._rounds: dict[TopicPartition, _Round] = {}
 

@@ -13,6 +13,7 @@ import numpy as np
 from headrace.features.aggregation import MOMENTS
 from headrace.features.reader import StateReader
 from headrace.features.resident import ResidentStates
+from headrace.features.retained_view import RetainedView
 from headrace.features.view import FeatureView
 from headrace.features.words import count, decayed_count
 from headrace.source import Event, EventTime, Source
@@ -26,25 +27,33 @@ class _Tick(Event):
     at_ms: EventTime
 
 
-def warm_up(views: Iterable[FeatureView]) -> None:
-    """Compile everything the fold of these views needs, or load it from the cache: seconds the first time, a fraction of one later."""
-    source = Source("ticks", _Tick, key="clock", time="at_ms", lateness=0)
+def warm_up(views: Iterable[FeatureView], *, corrections: bool = False) -> None:
+    """Compile everything the fold of these views needs, or load it from the cache: seconds the first time, a fraction of one later.
+
+    `corrections`: events are retained for them, too.
+    """
+    source = Source("ticks", _Tick, key="clock", time="at_ms", lateness=10)
     features = [count(over="1m")]
     if any(lane.kind != MOMENTS for view in views for lane in view.lanes):
         features.append(decayed_count(half_life="1s"))
     view = FeatureView("ticks", entity="clock", source=source, features=features)
     partition = TopicPartition("ticks", 0)
-    states = ResidentStates(views=[view], read=lambda _, keys: {view.fp: [None] * len(keys)}, capacity=1)
-    states.start(partition, {view.fp: 0}, NO_WATERMARK_MS)
+    retained = [RetainedView("ticks", [view], extras=[], join=None)] if corrections else []
+    states = ResidentStates(
+        views=[view], retained=retained, read=lambda _, keys: {one.fp: [None] * len(keys) for one in states.kept}, capacity=1
+    )
+    states.start(partition, {one.fp: 0 for one in states.kept}, NO_WATERMARK_MS)
     for offset in (0, 1):
         states.fold(_tick(offset))
         (write,) = states.pack({partition: offset + 1})
         states.applied(partition, offset + 1)
         StateReader(view).features(write.views[0].chunks[0].buffer.tobytes(), as_of_ms=offset)
+    if corrections:
+        states.fold(_tick(1, at_ms=0))
     states.tidy()
 
 
-def _tick(offset: int) -> EventBatch:
+def _tick(offset: int, *, at_ms: int | None = None) -> EventBatch:
     return EventBatch(
         records=RecordBatch(
             topic="ticks",
@@ -57,6 +66,6 @@ def _tick(offset: int) -> EventBatch:
         ),
         rows=np.zeros(1, dtype=np.int64),
         entities=[f"clock {offset}"],
-        event_times_ms=np.array([offset]),
+        event_times_ms=np.array([offset if at_ms is None else at_ms]),
         columns={},
     )

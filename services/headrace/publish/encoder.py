@@ -71,14 +71,9 @@ class Encoder:
         self._features = feature_struct(feature_names) if publish_features else None
         self._prediction = prediction_struct(self._features)
         self._json = msgspec.json.Encoder()
-        self._policy = headers
-        self._fixed: Headers = [
-            ("ce_specversion", b"1.0"),
-            ("ce_type", PREDICTION_TYPE.encode()),
-            ("ce_source", f"/headrace/{app}/{pipeline}".encode()),
-            ("content-type", b"application/json"),
-            ("headrace-fingerprint", fingerprint.encode()),
-        ]
+        self._heading = Heading(
+            kind=PREDICTION_TYPE, app=app, source_topic=source_topic, pipeline=pipeline, fingerprint=fingerprint, policy=headers
+        )
 
     def encode(  # noqa: PLR0917 the columns of one batch
         self,
@@ -112,7 +107,7 @@ class Encoder:
         predictions = map(self._prediction, *columns, repeat(scored_at_ms))
         whole = len(rows) == len(records)
         numbers = rows.tolist()
-        headers = self._headers(ids, event_times_ms, partitions, offsets)
+        headers = self._heading.of(ids, event_times_ms, partitions, offsets)
         if looked_up is not None:
             for ours, places in zip(headers, looked_up.places, strict=True):
                 ours.append((LOOKED_UP, places))
@@ -132,8 +127,23 @@ class Encoder:
             raise ValueError(f"{self.topic}: the feature vectors do not have the {self._feature_count} features declared")
         return cast("list[list[float]]", values.tolist())
 
-    def _headers(self, ids: list[str], event_times_ms: Int64s, partitions: list[int], offsets: list[int]) -> list[Headers]:
-        """The headers of every prediction, by policy."""
+
+class Heading:
+    """Writes the headers of the results of one pipeline."""
+
+    def __init__(self, *, kind: str, app: str, source_topic: str, pipeline: str, fingerprint: str, policy: HeaderPolicy) -> None:
+        """`kind` is their CloudEvents type."""
+        self._source_topic, self._policy = source_topic, policy
+        self._fixed: Headers = [
+            ("ce_specversion", b"1.0"),
+            ("ce_type", kind.encode()),
+            ("ce_source", f"/headrace/{app}/{pipeline}".encode()),
+            ("content-type", b"application/json"),
+            ("headrace-fingerprint", fingerprint.encode()),
+        ]
+
+    def of(self, ids: list[str], event_times_ms: Int64s, partitions: list[int], offsets: list[int]) -> list[Headers]:
+        """The headers of every result, by policy; `partitions` and `offsets` are where the events stand."""
         version, kind, source, content, fingerprint = self._fixed
         if self._policy is HeaderPolicy.MINIMAL:
             return [[content, fingerprint] for _ in ids]

@@ -23,6 +23,9 @@ Role = Literal["champion", "challenger", "shadow"]
 PREDICTION_TYPE = "headrace.prediction.v1"
 """The CloudEvents type of a prediction; the number is the major version of the contract."""
 
+CORRECTION_TYPE = "headrace.correction.v1"
+"""The same of a correction."""
+
 LOOKED_UP = "headrace-looked-up"
 """The header that tells what a prediction, or the dead letter of what a model refused, looked up; under every policy, as without it the
 features cannot be computed again.
@@ -71,6 +74,38 @@ class Prediction(Struct, frozen=True, kw_only=True):
     scored_at: Annotated[int, Meta(description="When the score was computed, milliseconds UTC: the only wall clock in the record.")]
 
 
+class Place(Struct, frozen=True, kw_only=True):
+    """Where a record of the source stands."""
+
+    topic: str
+    partition: Annotated[int, Meta(ge=0)]
+    offset: Annotated[int, Meta(ge=0)]
+
+
+class Correction(Struct, frozen=True, kw_only=True):
+    """What an event that came out of order changed: the vector of an event in the order of event time, and its score.
+
+    The last one of an event stands for it; each is published once, in the transaction of the event that caused it.
+    """
+
+    id: Annotated[str, Meta(description="<id of the prediction>-r<revision>: the same correction always has the same id.")]
+    corrects: Annotated[str, Meta(description="The id of the prediction.")]
+    revision: Annotated[
+        int, Meta(ge=1, description="How often the vector was corrected, with this one; one is missing where the model gave no score.")
+    ]
+    source: Annotated[Place, Meta(description="The event that is corrected.")]
+    caused_by: Annotated[Place, Meta(description="The event that came out of order: a later offset, or this event itself.")]
+    entity: Annotated[str, Meta(description="The entity key of the event; also the key of the record.")]
+    event_time: Annotated[int, Meta(description="When the corrected event happened, milliseconds UTC.")]
+    score: Annotated[float, Meta(description="The model's output for the corrected vector, finite.")]
+    model: ModelVersion
+    join: Annotated[str, Meta(description="What the event's outcome will be joined by.")] | UnsetType = UNSET
+    features: Annotated[dict[str, float | None], Meta(description="The corrected feature vector, by name; null: no value.")] | UnsetType = (
+        UNSET
+    )
+    scored_at: Annotated[int, Meta(description="When the score was computed, milliseconds UTC: the only wall clock in the record.")]
+
+
 class PredictionHeaders(Struct, frozen=True, kw_only=True, rename={"content_type": "content-type"}):
     """The Kafka headers of a prediction, all UTF-8 text: CloudEvents 1.0 in binary mode, then ours.
 
@@ -98,6 +133,25 @@ class PredictionHeaders(Struct, frozen=True, kw_only=True, rename={"content_type
         ]
         | UnsetType
     ) = msgspec.field(default=UNSET, name=LOOKED_UP)
+
+
+class CorrectionHeaders(Struct, frozen=True, kw_only=True, rename={"content_type": "content-type"}):
+    """The Kafka headers of a correction, all UTF-8 text, by the same setting as those of a prediction."""
+
+    ce_specversion: Literal["1.0"] | UnsetType = UNSET
+    ce_id: Annotated[str, Meta(description="The correction's id.")] | UnsetType = UNSET
+    ce_type: Literal["headrace.correction.v1"] | UnsetType = UNSET
+    ce_source: Annotated[str, Meta(description="/headrace/<app>/<pipeline>")] | UnsetType = UNSET
+    ce_time: Annotated[str, Meta(description="The time of the corrected event, RFC 3339.")] | UnsetType = UNSET
+    content_type: Literal["application/json"]
+    traceparent: Annotated[str, Meta(description="Carried on from the record that caused it.")] | UnsetType = UNSET
+    tracestate: Annotated[str, Meta(description="Carried on from the record that caused it.")] | UnsetType = UNSET
+    source: Annotated[str, Meta(description="<topic>/<partition>/<offset> of the record of the corrected event.")] | UnsetType = (
+        msgspec.field(default=UNSET, name="headrace-source")
+    )
+    fingerprint: Annotated[str, Meta(description="Names the definitions the features came from.")] | UnsetType = msgspec.field(
+        default=UNSET, name="headrace-fingerprint"
+    )
 
 
 class DeadLetterHeaders(Struct, frozen=True, kw_only=True):
@@ -169,6 +223,11 @@ def encode(written: Struct) -> bytes:
 def decode_prediction(value: bytes) -> Prediction:
     """The prediction in a record's value; members it does not know are ignored. Raises `ValueError`."""
     return msgspec.json.decode(value, type=Prediction)
+
+
+def decode_correction(value: bytes) -> Correction:
+    """The correction in a record's value; members it does not know are ignored. Raises `ValueError`."""
+    return msgspec.json.decode(value, type=Correction)
 
 
 def beside_views(prediction: Prediction, views: Collection[str]) -> Prediction:

@@ -17,14 +17,26 @@ from typing import Any
 
 import numpy as np
 
+from headrace.publish.correction_encoder import CorrectionEncoder
 from headrace.publish.dead_letter import DeadLetters
 from headrace.publish.encoder import Encoder, HeaderPolicy
-from headrace.publish.records import DeadLetterHeaders, DeadLetterPointer, Prediction, PredictionHeaders, Role, json_schema
-from headrace.types import DeadLetter, Headers, OutRecords, Reason, RecordBatch
+from headrace.publish.records import (
+    Correction,
+    CorrectionHeaders,
+    DeadLetterHeaders,
+    DeadLetterPointer,
+    Prediction,
+    PredictionHeaders,
+    Role,
+    json_schema,
+)
+from headrace.types import Corrected, DeadLetter, EventBatch, Headers, OutRecords, Reason, RecordBatch
 
 SCHEMAS: dict[str, type[Any]] = {
     "prediction": Prediction,
     "prediction-headers": PredictionHeaders,
+    "correction": Correction,
+    "correction-headers": CorrectionHeaders,
     "dead-letter-headers": DeadLetterHeaders,
     "dead-letter-pointer": DeadLetterPointer,
 }
@@ -47,6 +59,7 @@ def example_files() -> dict[str, Any]:
         "prediction.full.json": prediction(flights, names, values, headers=HeaderPolicy.FULL, join="UA-1545-2013-01-01"),
         "prediction.minimal.json": prediction(flights, names, None, headers=HeaderPolicy.MINIMAL),
         "prediction.shadow.json": prediction(flights, names, values, headers=HeaderPolicy.CLOUDEVENTS, role="shadow"),
+        "correction.json": correction(flights, names, values, join="UA-1545-2013-01-01"),
     }
     letters = {
         "dead-letter.contract": DeadLetter(
@@ -99,6 +112,33 @@ def prediction(
     row = np.array([0])
     times, late, scores = flights.timestamps_ms[:1] - 500, np.array([False]), np.array([0.0625])
     return example(encoder.encode(flights, row, ["EWR"], times, late, scores, values, DEPARTED_MS + 12, [join]))
+
+
+def correction(flights: RecordBatch, names: Sequence[str], values: np.ndarray[Any, np.dtype[np.float64]], *, join: str) -> dict[str, Any]:
+    """What the first flight, come out of order, corrects of one that stands before it, as an example."""
+    encoder = CorrectionEncoder(
+        app="flights",
+        source_topic=flights.topic,
+        pipeline="late_arrival",
+        corrections="flights.late_arrival.predictions.v1.corrections",
+        feature_names=names,
+        publish_features=True,
+        model_name="late_arrival",
+        model_version="3",
+        fingerprint="5e0d51aa64a6ecf0a85a6b3a71b1e2f3",
+    )
+    causes = EventBatch(
+        records=flights, rows=np.array([0]), entities=["EWR"], event_times_ms=flights.timestamps_ms[:1] - 90_500, columns={}
+    )
+    corrected = Corrected(
+        causes=np.array([0]),
+        offsets=np.array([39]),
+        event_times_ms=flights.timestamps_ms[:1] - 30_500,
+        revisions=np.array([1]),
+        values=values,
+        joins=np.array([join], dtype=object),
+    )
+    return example(encoder.encode(causes, corrected, np.array([0.0703125]), DEPARTED_MS + 12))
 
 
 def flight_records(values: Sequence[bytes]) -> RecordBatch:

@@ -17,7 +17,7 @@ import numpy as np
 
 from headrace import hop_record
 from headrace.partitioner import Partitioner
-from headrace.publish.records import LOOKED_UP, Prediction, beside_views, decode_prediction
+from headrace.publish.records import LOOKED_UP, Correction, Prediction, beside_views, decode_prediction
 from headrace.types import Headers, Record, RecordBatch
 from headrace.verify.findings import Kind, Site, Violation
 from headrace.verify.ledger import Expected, Place
@@ -55,11 +55,15 @@ def text_of(headers: Headers, name: str) -> str | None:
     return next((value.decode(errors="replace") for found, value in reversed(headers) if found == name and value is not None), None)
 
 
+Decode = Callable[[bytes], Prediction | Correction]
+"""Reads what is compared. Raises `ValueError`."""
+
+
 def compare_prediction(
-    site: Site, record: Record, expected: Expected, of: str, untold: Collection[str] = frozenset()
+    site: Site, record: Record, expected: Expected, of: str, untold: Collection[str] = frozenset(), decode: Decode = decode_prediction
 ) -> Iterator[Violation]:
-    """Everything that is wrong with the prediction of a source record. Of `untold` views nobody knows what was looked up in them: what they
-    gave is not compared, nor is the score.
+    """Everything that is wrong with the prediction of a source record, or with a correction. Of `untold` views nobody knows what was looked
+    up in them: what they gave is not compared, nor is the score.
     """
     record = replace(record, headers=_told_headers(record.headers, untold))
     headers = _told_headers(expected.headers, untold)
@@ -67,7 +71,8 @@ def compare_prediction(
         yield from _record(site, record, of, _around(expected.key, expected.timestamp_ms, headers))
     found, wanted = _parts(record.value or b""), _parts(expected.value or b"")
     if untold or found is None or wanted is None or found[0] != wanted[0] or found[2] != wanted[2]:
-        yield from _members(site, record, expected, of, untold)
+        told = decode if not untold else lambda value: beside_views(decode_prediction(value), untold)
+        yield from _members(site, record, expected, of, told)
     elif not abs(float(found[1]) - float(wanted[1])) <= SCORE_TOLERANCE:
         yield _violation(Kind.SCORE, site, record, of, wanted[1].decode(), found[1].decode())
 
@@ -91,13 +96,13 @@ def _told_headers(headers: Headers, untold: Collection[str]) -> Headers:
     ]
 
 
-def _members(site: Site, record: Record, expected: Expected, of: str, untold: Collection[str]) -> Iterator[Violation]:
+def _members(site: Site, record: Record, expected: Expected, of: str, decode: Decode) -> Iterator[Violation]:
     """Name the members that differ."""
-    wanted = beside_views(decode_prediction((expected.value or b"") + NEVER), untold)
+    wanted = decode((expected.value or b"") + NEVER)
     try:
-        found = beside_views(decode_prediction(record.value or b""), untold)
+        found = decode(record.value or b"")
     except ValueError as error:
-        yield _violation(Kind.RECORD, site, record, of, "a prediction", f"what is none: {error}")
+        yield _violation(Kind.RECORD, site, record, of, f"a {type(wanted).__name__.lower()}", f"what is none: {error}")
         return
     if isinstance(found.features, dict) and isinstance(wanted.features, dict):
         for name in wanted.features.keys() | found.features.keys():
@@ -106,7 +111,7 @@ def _members(site: Site, record: Record, expected: Expected, of: str, untold: Co
                 yield _violation(Kind.FEATURES, site, record, of, f"{name} = {ours!r}", repr(theirs))
     if not abs(found.score - wanted.score) <= SCORE_TOLERANCE:
         yield _violation(Kind.SCORE, site, record, of, repr(wanted.score), repr(found.score))
-    for name in Prediction.__struct_fields__:
+    for name in wanted.__struct_fields__:
         ours, theirs = getattr(wanted, name), getattr(found, name)
         both = isinstance(ours, dict) and isinstance(theirs, dict)
         if name not in {"score", "scored_at"} and not (name == "features" and both) and ours != theirs:

@@ -17,9 +17,9 @@ from headrace.consume.record_reader import RecordReader
 from headrace.crashes import condemned_offsets
 from headrace.definition import App
 from headrace.errors import PartitionMoved, TransientError
-from headrace.features.state import same_state
+from headrace.features.retained_view import Kept
+from headrace.features.same import same_kept
 from headrace.features.state_store import ApplyResult, StateStore
-from headrace.features.view import FeatureView
 from headrace.forgotten import erasures_in
 from headrace.source import Source
 from headrace.types import PartitionWrite, StateChunk, TopicPartition, ViewHead, ViewWrite
@@ -37,7 +37,7 @@ PAUSE_MS = 50
 class Seen:
     """An entity in one view: where the store stands, what it holds and what the log gives."""
 
-    view: FeatureView
+    view: Kept
     head: ViewHead
     stored: bytes | None
     folded: bytes | None
@@ -45,7 +45,7 @@ class Seen:
     def same(self) -> bool:
         """Whether they are equal for every window there is."""
         as_of_ms = (self.head.watermark_ms or 0) - self.view.source.lateness_ms
-        return self.stored == self.folded or same_state(self.view, self.stored, self.folded, as_of_ms)
+        return self.stored == self.folded or same_kept(self.view, self.stored, self.folded, as_of_ms)
 
 
 class EntityState:
@@ -56,7 +56,7 @@ class EntityState:
     ) -> None:
         self._app, self._subject, self._store = app, subject, store
         self._name, self._key = name, key
-        self._views = {view.fp: view for view in app.views_of(source)}
+        self._views = {view.fp: view for view in app.kept_of(source)}
         stands = self._stands()
         self._fold = EntityFold(app, subject, source, name, key, told=told)
         self._reader: RecordReader = subject.reader()

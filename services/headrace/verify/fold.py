@@ -41,7 +41,8 @@ RESIDENT = 200_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Led:
     """Records for a result topic that records of the log lead to: row by row, which rows of the batch those are. `partitions` and `offsets`
-    are where they stand in the source's topic, `reads` where in the log that is read. Of dead letters there are none of these.
+    are where they stand in the source's topic, `reads` where in the log that is read. Of dead letters there are none of these; of
+    corrections they are those of the records that caused them.
     """
 
     records: OutRecords
@@ -90,7 +91,7 @@ class SourceFold:
         self._path.partitions = partitions
         self._ends: dict[TopicPartition, int] = {}
         for partition, start in starts.items():
-            at = {view.fp: start for view in self._path.states.views}
+            at = {view.fp: start for view in self._path.states.kept}
             self._path.states.start(partition, at, NO_WATERMARK_MS, empty=True)
 
     def take(self, batch: RecordBatch) -> None:
@@ -153,13 +154,13 @@ class SourceFold:
         """Take away the next state that was taken away: as for a worker that comes to a partition whose store has it no more."""
         erasure, states = self._erased[name].pop(0), self._path.states
         self.store()
-        for view in states.views:
+        for view in states.kept:
             keys = [key for page in self._shelf.pages(name, view.fp) for key, _ in page]
             gone = [key for key in keys if token_of(name.topic, key.decode()) == erasure.token]
             write = ViewWrite(view=view.fp, start=erasure.offset, end=erasure.offset, chunks=[], deletions=gone)
             self._shelf.apply([PartitionWrite(partition=name, watermark_ms=states.watermark_ms(name), views=[write])])
         at = self._ends.get(name, 0)
-        states.start(name, {view.fp: at for view in states.views}, states.watermark_ms(name))
+        states.start(name, {view.fp: at for view in states.kept}, states.watermark_ms(name))
 
     def _begun(self, batch: RecordBatch) -> RecordBatch:
         self._begin(batch)
@@ -178,8 +179,14 @@ class SourceFold:
         """What records lead to that all go down the path."""
         outputs, tally = self._path.score(batch, Timeline(self._clock.monotonic_ns))
         by_topic = {scorer.pipeline.predictions: scorer.model.name for scorer in self._path.scorers}
+        corrections = {scorer.pipeline.corrections: scorer.pipeline.name for scorer in self._path.scorers}
         sent = self._path.sent(batch)
         for records in outputs:
+            if records.topic in corrections:
+                at = tally.corrected[corrections[records.topic]]
+                places = batch.partitions[at], batch.offsets[at]
+                yield Led(records=records, partitions=places[0], offsets=places[1], reads=places)
+                continue
             if records.topic not in by_topic and records.topic not in tally.passed_on:
                 yield _letters(records)
                 continue

@@ -179,7 +179,7 @@ class Ledger:
                 begins[number] = int(batch.offsets[row])
             step = (number, read)
             behind = newest.get(step, -1)
-            if behind < offset:
+            if behind <= offset:  # a record leads to one result, or to several corrections
                 newest[step] = offset
                 if self._met(expected, key, value, headers, timestamp_ms):
                     continue

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from headrace.definition import App
-from headrace.features.state import same_state
+from headrace.features.retained_view import Kept
+from headrace.features.same import same_kept
 from headrace.features.state_store import StateStore
-from headrace.features.view import FeatureView
 from headrace.types import Position, TopicPartition
 from headrace.verify.findings import Findings, Kind, Violation
 from headrace.verify.scope import Scope, lags
@@ -69,12 +69,12 @@ class StateCheck:
                 wanted_ms = watermarks[name]
                 if scope.starts[name] < scope.ends[name] and position.watermark_ms not in (None, wanted_ms):
                     self._head(name, "the group", position, f"watermark {wanted_ms}", str(position.watermark_ms))
-                for view in self._app.views_of(reads):
+                for view in self._app.kept_of(reads):
                     self._check(store, name, view, Position(offset=position.offset, watermark_ms=wanted_ms))
         if moving:
             self._findings.not_checked["I4"] = f"{moving} partitions moved on meanwhile, so their state was not compared"
 
-    def _check(self, store: StateStore, name: TopicPartition, view: FeatureView, wanted: Position) -> None:
+    def _check(self, store: StateStore, name: TopicPartition, view: Kept, wanted: Position) -> None:
         """One view of one partition."""
         head = store.read(name, [view.fp], ()).heads[view.fp]
         if head.offset != wanted.offset and not (head.offset is None and wanted.offset == 0):
@@ -87,10 +87,10 @@ class StateCheck:
         for keys, stored, folded in self._pairs(store, name, view):
             self._findings.checked["entities"] += len(keys)
             for key, theirs, ours in zip(keys, stored, folded, strict=True):
-                if theirs != ours and not same_state(view, theirs, ours, as_of_ms):
+                if theirs != ours and not same_kept(view, theirs, ours, as_of_ms):
                     self._findings.add(another_state(name, view, key, ours, theirs))
 
-    def _pairs(self, store: StateStore, name: TopicPartition, view: FeatureView) -> Iterator[Pairs]:
+    def _pairs(self, store: StateStore, name: TopicPartition, view: Kept) -> Iterator[Pairs]:
         """Every entity that the fold or the store knows, with both states: first those of the fold, then those only the store has."""
         for page in self._shelf.pages(name, view.fp):
             keys = [key for key, _ in page]
@@ -109,7 +109,7 @@ class StateCheck:
         _add(self._findings, Kind.HEAD, name, of, expected, found, at.offset)
 
 
-def another_state(name: TopicPartition, view: FeatureView, key: bytes, ours: bytes | None, theirs: bytes | None) -> Violation:
+def another_state(name: TopicPartition, view: Kept, key: bytes, ours: bytes | None, theirs: bytes | None) -> Violation:
     """An entity whose state in the store is not the fold's."""
     entity = key.decode(errors="backslashreplace")
     return Violation(kind=Kind.STATE, **name._asdict(), entity=entity, of=view.name, expected=_size(ours), found=_size(theirs))

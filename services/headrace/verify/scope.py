@@ -81,7 +81,7 @@ def scope_of(app: App, subject: Subject, from_ms: int | None, to_ms: int | None,
     reader = subject.reader()
     try:
         inputs = [reads.topic for reads in app.inputs]
-        topics = [app.dead_letters, *(hop.topic for hop in app.hops), *(pipeline.predictions for pipeline in app.pipelines)]
+        topics = [app.dead_letters, *(hop.topic for hop in app.hops), *app.result_topics]
         partitions = {topic: reader.partitions(topic) for topic in dict.fromkeys((*inputs, *topics))}
         results = [name for topic in topics for name in partitions[topic]]
         read = [name for topic in inputs for name in partitions[topic]]

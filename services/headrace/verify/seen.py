@@ -115,7 +115,7 @@ def check_seen(
     findings.witnessed.add(AS_SEEN)
     reader = subject.reader()
     try:
-        topics = [app.dead_letters, *(pipeline.predictions for pipeline in app.pipelines)]
+        topics = [app.dead_letters, *app.result_topics]
         ranges = {name: reader.log_range(name) for topic in topics for name in reader.partitions(topic)}
         ends = {name: _at(reader, name, to_ms, found.end) for name, found in ranges.items()}
         starts = {name: min(ends[name], _at(reader, name, from_ms, found.start, none=found.end)) for name, found in ranges.items()}

@@ -74,7 +74,7 @@ class StateVerification:
             findings.not_checked["I4"] = why
             scope.partitions[name.topic].remove(name)
             del scope.starts[name], scope.ends[name]
-        with closing(Shelf({reads.topic: [view.fp for view in self._app.views_of(reads)] for reads in self._app.inputs})) as shelf:
+        with closing(Shelf({reads.topic: [view.fp for view in self._app.kept_of(reads)] for reads in self._app.inputs})) as shelf:
             folds = {
                 reads.topic: state_fold(
                     self._app,
@@ -106,7 +106,7 @@ class StateVerification:
         store, deadline_ms = self._subject.store, self._subject.now_ms() + rest_ms
         while store is not None and self._subject.now_ms() < deadline_ms:
             heads = {
-                name: store.read(name, [view.fp for view in self._app.views_of(reads)], ()).heads.values()
+                name: store.read(name, [view.fp for view in self._app.kept_of(reads)], ()).heads.values()
                 for reads in self._app.inputs
                 for name in scope.partitions[reads.topic]
             }
@@ -128,7 +128,7 @@ class EntityFold:
     """The states of one entity, as the log gives them, at any offset from where it was told to `reach` on."""
 
     def __init__(self, app: App, subject: Subject, source: Source, name: TopicPartition, key: bytes, *, told: Told) -> None:
-        self._views = [view.fp for view in app.views_of(source)]
+        self._views = [view.fp for view in app.kept_of(source)]
         self._name, self._key, self._told = name, key, told
         scope = state_scope(app, subject, [name], rest_ms=0)
         for why in _too_short(scope).values():

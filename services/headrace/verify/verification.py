@@ -32,6 +32,7 @@ from headrace.parts import Limits
 from headrace.predict.scores import Model
 from headrace.publish.encoder import HeaderPolicy
 from headrace.types import RecordBatch, TopicPartition
+from headrace.verify.corrections import CorrectionCheck
 from headrace.verify.findings import Findings
 from headrace.verify.fold import SourceFold
 from headrace.verify.letters import DeadLetterCheck
@@ -95,7 +96,7 @@ class Verification:
         self._progress.of = sum(max(0, scope.ends[name] - start) for name, start in scope.starts.items())
         with (
             closing(LookUpAnswers(self._app, self._subject, scope, self._models, self._read_first)) as look_ups,
-            closing(Shelf({reads.topic: [view.fp for view in self._app.views_of(reads)] for reads in self._app.inputs})) as shelf,
+            closing(Shelf({reads.topic: [view.fp for view in self._app.kept_of(reads)] for reads in self._app.inputs})) as shelf,
         ):
             look_ups.gather()
             folds = {
@@ -138,7 +139,9 @@ class Verification:
             for stage in self._app.stages
             if stage.scores or stage.passes_on is not None
         ]
-        results = {check.topic: check for check in checks}
+        results: dict[str, ResultCheck | CorrectionCheck] = {check.topic: check for check in checks}
+        corrections = (CorrectionCheck(one, scope, self._findings) for one in self._app.pipelines if one.corrections is not None)
+        results |= {check.topic: check for check in corrections}
         letters = DeadLetterCheck(self._app, scope, self._findings, look_ups)
         readers = [self._subject.reader() for _ in range(3)]
         try:
@@ -163,7 +166,7 @@ class Verification:
             one.settle()
         letters.settle()
 
-    def _hold(self, source: RecordFeed, found: RecordFeed, results: Mapping[str, ResultCheck]) -> None:
+    def _hold(self, source: RecordFeed, found: RecordFeed, results: Mapping[str, ResultCheck | CorrectionCheck]) -> None:
         """Let those wait that are far ahead of the other side; nobody, where that would be everybody who has something left.
 
         Results stand in the order of their transactions, so what one partition waits for is never behind what waits for it.
@@ -177,7 +180,9 @@ class Verification:
         source.hold(frozenset() if stuck or not found.left else ahead)
         found.hold(frozenset() if stuck or not source.left else early)
 
-    def _fold(self, batch: RecordBatch, fold: SourceFold, results: Mapping[str, ResultCheck], letters: DeadLetterCheck) -> None:
+    def _fold(
+        self, batch: RecordBatch, fold: SourceFold, results: Mapping[str, ResultCheck | CorrectionCheck], letters: DeadLetterCheck
+    ) -> None:
         self._progress.events += len(batch)
         self._findings.checked["events"] += len(batch)
         for led in fold.results(batch):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from headrace.features.resident import ResidentStates
+from headrace.features.retained_view import Kept
 from headrace.features.view import FeatureView
 from headrace.types import NO_WATERMARK_MS, Bools, EventBatch, Float64s, Int64s, PartitionWrite, RecordBatch, StatesPage, TopicPartition
 from tests.unit.features.naive import Happening, columns_of
@@ -47,7 +48,7 @@ def offsets_of(happenings: Sequence[Happening]) -> list[int]:
 class DictStore:
     """A store in which an apply is a loop over a dict."""
 
-    def __init__(self, views: Sequence[FeatureView]) -> None:
+    def __init__(self, views: Sequence[Kept]) -> None:
         self.states: dict[tuple[TopicPartition, str], dict[bytes, bytes]] = {}
         self.ends: dict[tuple[TopicPartition, str], int] = {}
         self.reads = 0
