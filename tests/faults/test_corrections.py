@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+
 import pytest
 
+from headrace.consume.kafka_reader import KafkaReader
+from headrace.verify.findings import Kind
 from tests.faults.harness import Make, Moment
 from tests.faults.test_worker_kills import drawn_moments
 
@@ -34,6 +39,39 @@ def killed(trial: Make, events: int, kills: dict[Moment, int], *, slots: int) ->
 def test_workers_that_correct_are_killed(trial: Make) -> None:
     """A stream of events, 2 workers, killed twice: each correction is there once, and what was retained in Redis is that of the log."""
     killed(trial, 2_500, {Moment.IN_TRANSACTION: 1, Moment.BEFORE_STORE: 1}, slots=2)
+
+
+@pytest.mark.stack
+def test_at_least_once_a_correction_may_be_repeated(trial: Make) -> None:
+    """A worker dies between its results and their offsets: no correction is lost, and each that is repeated has the id, the cause and the
+    features of its first.
+    """
+    run = trial(corrections=True)
+    run.settings["HEADRACE_KAFKA__DELIVERY"] = "at_least_once"
+    run.prepare()
+    loader = run.load(run.records(3_000))
+    dying = run.start(0, command=("-m", "tests.faults.killing_worker", f"before offsets {run.rng.randrange(5, 15)}"))
+    run.wait_death(dying, "a worker dies between its results and their offsets")
+    run.start(0)
+    loader.finish()
+    run.wait_drained()
+    run.stop_workers()
+    reader = KafkaReader(run.properties)
+    try:
+        records = reader.records(run.app.pipelines[0].corrections or "")
+    finally:
+        reader.close()
+    found: dict[str, list[dict[str, object]]] = {}
+    for record in records:
+        value = json.loads(record.value or b"")
+        found.setdefault(value["id"], []).append({name: value[name] for name in ("source", "caused_by", "revision", "features")})
+    assert all(one == several[0] for several in found.values() for one in several)
+    repeats = sum(len(several) - 1 for several in found.values())
+    assert repeats > 0
+    findings = run.verified()
+    assert set(findings.counts) == {Kind.DUPLICATE}
+    assert Counter(one.of for one in findings.violations)["corrections of fraud"] == repeats
+    run._record({"seed": run.seed, "kills": run.kills(), "corrections": len(found), "repeats": repeats})
 
 
 @pytest.mark.faults
