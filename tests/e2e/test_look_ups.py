@@ -13,6 +13,7 @@ import pytest
 
 from headrace.consume.kafka_reader import KafkaReader
 from headrace.demo.boarding import app
+from headrace.errors import FatalError
 from headrace.local_process import wait_until
 from headrace.local_stack import Stack
 from headrace.publish.kafka_topics import KafkaTopics
@@ -65,6 +66,14 @@ class Airport:
         self.workers.append(worker)
         return worker
 
+    def wait_scored(self, most: int, *, deadline_s: float) -> None:
+        """Wait until so many boardings are done with; the deadline is an error that shows how far things are."""
+        try:
+            wait_until(lambda: self.committed() >= most, what=f"{most} boardings are scored", deadline_s=deadline_s)
+        except FatalError as late:
+            words = "\n".join(f"worker {one.number}:\n{one.last_words()}" for one in self.workers)
+            raise AssertionError(f"{late}; {self.committed()} are\n{words}") from late
+
     def committed(self) -> int:
         """How many boardings are done with."""
         topic = app.pipelines[0].source.topic
@@ -88,10 +97,10 @@ def test_boardings_are_scored_by_what_departures_did(airport: Airport) -> None:
     airport.headrace("apply", *APP, "--partitions", str(PARTITIONS))
     airport.fill()
     victim, _ = airport.start(0), airport.start(1)
-    wait_until(lambda: airport.committed() > FLIGHTS // 4, what="a quarter of the boardings is scored", deadline_s=100)
+    airport.wait_scored(FLIGHTS // 4, deadline_s=100)
     victim.kill()
     airport.start(0)
-    wait_until(lambda: airport.committed() == FLIGHTS, what="all boardings are scored", deadline_s=150)
+    airport.wait_scored(FLIGHTS, deadline_s=120)
     reader = KafkaReader(airport.properties)
     predictions = [decode_prediction(record.value or b"") for record in reader.records(app.pipelines[0].predictions)]
     reader.close()

@@ -169,7 +169,7 @@ def test_the_rights_tried_here_are_those_we_tell_users() -> None:
     for row in (
         "| | group `<app>` | Read |",
         "| `headrace run worker` | sources | Read |",
-        "| | predictions, `<app>.dead-letters.v1` | Write, Describe |",
+        "| | predictions, their corrections, `<app>.dead-letters.v1` | Write, Describe |",
         "| | `<app>.facts.v1` | Read, Write |",
         "| | transactional ids that begin with `<app>.` | Write, Describe |",
     ):
