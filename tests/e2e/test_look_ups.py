@@ -24,8 +24,8 @@ from tests.faults.processes import Journal, WorkerProcess
 pytestmark = pytest.mark.stack
 APP = ("--app", "headrace.demo.boarding:app")
 PARTITIONS = 4
-FLIGHTS = 4_000
-"""Five days of January."""
+FLIGHTS = 2_000
+"""Two days of January and a half."""
 RUN_WORKER = ("-m", "headrace", "run", "worker", *APP, "--slot")
 SERVICES = Path(__file__).parents[2] / "services"
 
@@ -93,7 +93,7 @@ def airport(own_stack: Callable[..., Stack], run_folder: Path, unique_name: str)
 
 
 def test_boardings_are_scored_by_what_departures_did(airport: Airport) -> None:
-    """4,000 boardings and departures, 2 workers of which one is killed: one prediction each, made of what it says it looked up."""
+    """2,000 boardings and departures, 2 workers of which one is killed: one prediction each, made of what it says it looked up."""
     airport.headrace("apply", *APP, "--partitions", str(PARTITIONS))
     airport.fill()
     victim, _ = airport.start(0), airport.start(1)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka import TopicPartition as KafkaPartition
 
+from headrace.kafka_client import Coordinator
 from headrace.local_stack import Stack
 from tests.contract.store.subjects import ask
 from tests.faults.app import Sent
@@ -23,12 +27,26 @@ def poisoned(record: Sent) -> Sent:
     return dataclasses.replace(record, value=b'{"amount": 1, ' + POISON + b"}")
 
 
+def come_to(run: Trial, stable: Coordinator) -> list[int]:
+    """How far the group is. A commit shows a moment after the worker knew of it, so what is pending is waited for; only for a second, as the
+    last transaction of the dead may never end.
+    """
+    asked = [KafkaPartition(*name) for name in run.source_partitions]
+    with suppress(KafkaException):
+        found = stable.committed(asked, 1.0)
+        if all(one.error is None for one in found):
+            return [max(one.offset, 0) for one in found]
+    known = run.topics.group_offsets(run.app.name, run.source_partitions)
+    return [0 if (position := known[name]) is None else position.offset for name in run.source_partitions]
+
+
 def live_through(run: Trial) -> int:
     """Start one worker after another in the same slot until everything is drained; how many died without having committed anything.
 
     Of the others there may be any number: a batch that is cut anew can end before the record.
     """
-    deaths, before = 0, run.topics.group_offsets(run.app.name, run.source_partitions)
+    stable = Coordinator(run.properties, run.app.name, stable=True)
+    deaths, before = 0, come_to(run, stable)
     while True:
         worker = run.start(0, command=CRASHING)
         worker.ending = True
@@ -37,7 +55,7 @@ def live_through(run: Trial) -> int:
             return deaths
         assert worker.exit_code == -signal.SIGSEGV, worker.last_words()
         worker.gone()
-        committed = run.topics.group_offsets(run.app.name, run.source_partitions)
+        committed = come_to(run, stable)
         deaths, before = deaths + (committed == before), committed
 
 
@@ -54,7 +72,8 @@ def test_records_that_end_the_process(trial: Make, own_stack: Callable[..., Stac
         sent[number] = poisoned(sent[number])
     run.load(sent, wait=True)
     deaths = live_through(run)
-    assert 2 * len(AT) <= deaths <= 4 * len(AT)
+    # Three of its own each; before them one in a batch of many records, and another where that one's catch-up had moved the store meanwhile.
+    assert 2 * len(AT) <= deaths <= 5 * len(AT)
     run.stop_workers()
     run.journal.note("FLUSHALL")
     ask(redis, "FLUSHALL")
