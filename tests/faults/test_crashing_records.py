@@ -28,8 +28,8 @@ def poisoned(record: Sent) -> Sent:
 
 
 def come_to(run: Trial, stable: Coordinator) -> list[int]:
-    """How far the group is. A commit shows a moment after the worker knew of it, so what is pending is waited for; only for a second, as the
-    last transaction of the dead may never end.
+    """How far the group is. A commit shows a moment after the worker knew of it, so what is pending is waited for; only for a second, for
+    the last transaction of the dead may never end.
     """
     asked = [KafkaPartition(*name) for name in run.source_partitions]
     with suppress(KafkaException):
@@ -72,7 +72,7 @@ def test_records_that_end_the_process(trial: Make, own_stack: Callable[..., Stac
         sent[number] = poisoned(sent[number])
     run.load(sent, wait=True)
     deaths = live_through(run)
-    # Three of its own each; before them one in a batch of many records, and another where that one's catch-up had moved the store meanwhile.
+    # Three of its own each; before them one in a batch of many, and another where the catch-up of that one had moved the store.
     assert 2 * len(AT) <= deaths <= 5 * len(AT)
     run.stop_workers()
     run.journal.note("FLUSHALL")

@@ -17,6 +17,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from headrace.consume.kafka_source import KafkaSource
 from headrace.errors import BrokerRefused, SettingsError, SlotTaken, TransientError
+from headrace.local_process import wait_until
 from headrace.publish.kafka_sink import KafkaTransactionalSink
 from headrace.publish.kafka_topics import KafkaTopics, TopicWish
 from headrace.publish.record_sink import CommitResult
@@ -300,6 +301,8 @@ def test_topics_and_starting_offsets(kit: KafkaKit) -> None:
     wish = TopicWish(name=topic, partitions=2, settings={"retention.ms": "12345"})
     assert topics.create([wish]) == [topic]
     assert topics.create([wish]) == []
+    # A broker learns of a topic a moment after its controller has made it.
+    wait_until(lambda: topics.describe([topic])[topic] is not None, what="the broker knows the topic", deadline_s=10)
     found = topics.describe([topic, "no-such-topic"])
     assert found["no-such-topic"] is None
     made = found[topic]
