@@ -46,11 +46,11 @@ def test_at_least_once_a_correction_may_be_repeated(trial: Make) -> None:
     """A worker dies between its results and their offsets: no correction is lost, and each that is repeated has the id, the cause and the
     features of its first.
     """
-    run = trial(corrections=True)
+    run = trial(corrections=True, max_batch=500)  # so that some event in the batch it dies with is out of order
     run.settings["HEADRACE_KAFKA__DELIVERY"] = "at_least_once"
     run.prepare()
-    loader = run.load(run.records(3_000))
-    dying = run.start(0, command=("-m", "tests.faults.killing_worker", f"before offsets {run.rng.randrange(5, 15)}"))
+    loader = run.load(run.records(3_000), wait=True)
+    dying = run.start(0, command=("-m", "tests.faults.killing_worker", f"before offsets {run.rng.randrange(2, 5)}"))
     run.wait_death(dying, "a worker dies between its results and their offsets")
     run.start(0)
     loader.finish()
