@@ -92,15 +92,16 @@ def airport(own_stack: Callable[..., Stack], run_folder: Path, unique_name: str)
         worker.kill()
 
 
+@pytest.mark.timeout(450)
 def test_boardings_are_scored_by_what_departures_did(airport: Airport) -> None:
     """2,000 boardings and departures, 2 workers of which one is killed: one prediction each, made of what it says it looked up."""
     airport.headrace("apply", *APP, "--partitions", str(PARTITIONS))
     airport.fill()
     victim, _ = airport.start(0), airport.start(1)
-    airport.wait_scored(FLIGHTS // 4, deadline_s=100)
+    airport.wait_scored(FLIGHTS // 4, deadline_s=150)
     victim.kill()
     airport.start(0)
-    airport.wait_scored(FLIGHTS, deadline_s=120)
+    airport.wait_scored(FLIGHTS, deadline_s=200)
     reader = KafkaReader(airport.properties)
     predictions = [decode_prediction(record.value or b"") for record in reader.records(app.pipelines[0].predictions)]
     reader.close()
