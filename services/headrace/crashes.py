@@ -303,7 +303,7 @@ class CrashWatch:
         if self._begun[name].attempt.taking is not None:
             self._take(name, None)
         begun = self._begun[name] = replace(self._begun[name], alone=max(0, begun.alone - len(rows)))
-        if len(rows) and offsets[-1] + 1 >= max(begun.wary_until(), *begun.left_out, 0):
+        if len(rows) and offsets[-1] + 1 >= max(begun.wary_until(), *(left_out + 1 for left_out in begun.left_out), 0):
             self._looked_at.discard(name)
 
     def _take(self, name: TopicPartition, offset: int | None) -> None:

@@ -236,6 +236,16 @@ def test_condemned_records_are_left_out_of_every_later_fold() -> None:
     assert [piece.records is whole for piece in owner.watch.pieces(whole)] == [True]
 
 
+def test_a_condemned_record_is_left_out_wherever_a_batch_ends() -> None:
+    """Also when the batch before it ends with the very record in front of it."""
+    facts = [crash_fact(P0, 2), crash_fact(P0, 5)]
+    for cut in range(1, 8):
+        owner = Owner(MemoryStore(), facts)
+        owner.claim(start=0, committed=8)
+        taken = [owner.taken(batch_of({P0: some})) for some in (range(cut), range(cut, 8))]
+        assert [offset for pieces in taken for piece in pieces for offset in piece] == [0, 1, 3, 4, 6, 7]
+
+
 def test_facts_are_read_for_a_fold_only() -> None:
     """A partition that goes on where it stands asks for no facts."""
 
