@@ -80,6 +80,7 @@ class Paths:
     def drop(self, partition: TopicPartition) -> None:
         """Forget everything about a partition."""
         self._unpacked.pop(partition, None)
+        self._live_from.pop(partition, None)
         self._paths[partition.topic].states.drop(partition)
 
     def applied(self, partition: TopicPartition, offset: int) -> None:

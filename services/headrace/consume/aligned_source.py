@@ -192,18 +192,19 @@ class AlignedSource:
 
     def _hold(self, topic: HeldTopic, batch: RecordBatch) -> list[RecordBatch]:
         """Hold the records that are news, of partitions that flow; gives the others: replays, and what the caller drops."""
-        ours = np.zeros(len(batch), dtype=np.bool_)
+        ours, now_ms = np.zeros(len(batch), dtype=np.bool_), self._now_ms()
         for number in np.unique(batch.partitions).tolist():
             part = topic.parts.get(number)
             if part is not None:
                 of_part = batch.partitions == number
                 ours |= of_part & (batch.offsets >= part.live_from)
-                part.next_offset, part.came_ms = int(batch.offsets[of_part][-1]) + 1, self._now_ms()
+                part.next_offset, part.came_ms = int(batch.offsets[of_part][-1]) + 1, now_ms
+                part.idle, part.end = False, None
         if ours.all():
-            topic.take(batch, self._now_ms())
+            topic.take(batch)
             return []
         if ours.any():
-            topic.take(batch.select(np.flatnonzero(ours)), self._now_ms())
+            topic.take(batch.select(np.flatnonzero(ours)))
         return [batch.select(np.flatnonzero(~ours))]
 
     def _tell_ends(self, topic: HeldTopic, drain: Drain) -> None:
@@ -234,7 +235,7 @@ class AlignedSource:
         wanted = [number for number in range(self._inner.partitions(topic.name)) if number not in topic.parts]
         topic.others = {number: other for number, other in topic.others.items() if number in wanted}
         topic.blind = len(topic.others) < len(wanted)
-        if topic.look is not None:
+        if topic.look is not None or not wanted:
             return
         now_ms = self._now_ms()
         waits = topic.blind or any(
@@ -242,7 +243,7 @@ class AlignedSource:
             for one in group.topics
             if len(one.held)
         )
-        if wanted and (topic.looked_ms is None or now_ms - topic.looked_ms >= (LOOK_MS if waits else LOOK_AGAIN_MS)):
+        if topic.looked_ms is None or now_ms - topic.looked_ms >= (LOOK_MS if waits else LOOK_AGAIN_MS):
             topic.looked_ms = now_ms
             topic.look = self._executor.submit(self._look, topic, wanted, dict(topic.others), now_ms)
 

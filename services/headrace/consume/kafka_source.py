@@ -110,12 +110,12 @@ class KafkaSource:
         """Join the group."""
         self._listener = listener
         self._topics = list(topics)
-        self._only_topic = topics[0] if len(topics) == 1 else None
         self._group_watch = None if self._members is None else GroupWatch(self._members, self._questions, topics)
         self._join()
 
     def _join(self) -> None:
         self._rejoining = False
+        self._only_topic = self._topics[0] if len(self._topics) == 1 else None
         self._consumer.subscribe(self._topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
     def poll(self, max_records: int, timeout_ms: int) -> Drain:
@@ -310,15 +310,29 @@ class KafkaSource:
         drain.broken[partition] = f"offset {at} does not exist: the log keeps {kept.start} to {kept.end} ({error.str()})"
 
     def _look_at_the_group(self) -> None:
-        """Leave and join again where partitions would be nobody's for ever."""
+        """Leave and join again where partitions would be nobody's for ever, or are ours though we do not read their topic."""
         if self._rejoining and not self._owned:
             self._join()
         elif self._group_watch is not None and not self._rejoining:
-            nobodys = self._group_watch.nobodys(self._consumer.memberid() or "", _now_ms())
-            if nobodys:
-                LOGGER.warning("%s belong to no member of group %s: joining it again", _listed(nobodys), self._group)
+            strangers = self._strangers(self._owned)
+            nobodys = [] if strangers else self._group_watch.nobodys(self._consumer.memberid() or "", _now_ms())
+            if strangers or nobodys:
+                why = "are of topics that we do not read" if strangers else "belong to no member"
+                LOGGER.warning("%s of group %s %s: joining it again", _listed(strangers or nobodys), self._group, why)
                 self._rejoining = True
                 self._consumer.unsubscribe()
+
+    def _strangers(self, partitions: Iterable[TopicPartition]) -> list[TopicPartition]:
+        """Those of topics that we do not read.
+
+        A static member that comes back is given what it had before, whatever it subscribes to now: where nothing but the subscription has
+        changed, the broker begins no rebalance (KIP-345).
+        """
+        return sorted(name for name in partitions if name.topic not in self._topics)
+
+    def _read(self, partitions: Iterable[TopicPartition]) -> list[TopicPartition]:
+        """Those of topics that we read: of the others nobody is told."""
+        return [name for name in partitions if name.topic in self._topics]
 
     def _break_changed_topics(self, drain: Drain) -> None:
         """Stop the flow of topics that were made again under their name."""
@@ -338,8 +352,10 @@ class KafkaSource:
         self._owned.update(names)
         for name in names:
             self.pause(name)
+        if self._strangers(names):
+            self._only_topic = None
         if names:
-            self._told().assigned(names)
+            self._told().assigned(self._read(names))
 
     def _revoked(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         self._give_back(consumer, partitions, self._told().revoked)
@@ -355,7 +371,7 @@ class KafkaSource:
             self._wanted.pop(name, None)
         try:
             if names:
-                tell(names)
+                tell(self._read(names))
         finally:
             consumer.incremental_unassign([KafkaPartition(*name) for name in names])
 
@@ -381,7 +397,7 @@ class KafkaSource:
             lost, self._owned = sorted(self._owned), set()
             self._flowing.clear()
             self._wanted.clear()
-            self._told().lost(lost)
+            self._told().lost(self._read(lost))
         raise trouble
 
     def _raise_missing_topics(self) -> None:

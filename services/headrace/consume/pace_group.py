@@ -97,16 +97,15 @@ class HeldTopic:
     looked_ms: int | None = None
     look: Outcome[dict[int, Other]] | None = None
 
-    def take(self, batch: RecordBatch, now_ms: int) -> None:
+    def take(self, batch: RecordBatch) -> None:
         """Hold more records."""
         times = self.rule.times_of(batch)
         marks = np.empty(len(batch), dtype=np.int64)
         for number in np.unique(batch.partitions).tolist():
             part, rows = self.parts[number], np.flatnonzero(batch.partitions == number)
             marks[rows] = np.maximum(np.maximum.accumulate(times[rows]), part.mark_ms)
-            part.mark_ms, part.next_offset = int(marks[rows[-1]]), int(batch.offsets[rows[-1]]) + 1
+            part.mark_ms = int(marks[rows[-1]])
             part.held += len(rows)
-            part.idle, part.end, part.came_ms = False, None, now_ms
         self.held.add(batch, marks, None if self.rule.waits is None else self.rule.waits.wants(batch))
 
     def drop(self, number: int) -> None:

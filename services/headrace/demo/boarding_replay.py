@@ -1,6 +1,6 @@
 """The second application on two weeks of the year: boardings are scored by what departures did up to then, in one process.
 
-Both topics stand there as a backlog from the beginning. The loop lets them keep pace, an hour and a batch at a time, as the look-ups of an
+Both topics stand there as a backlog from the beginning. The loop lets them keep pace, half an hour at a time, as the look-ups of an
 event want the store to have come as far; so this is slower than scoring departures, and two weeks of December are enough to show it.
 """
 

@@ -381,3 +381,22 @@ def test_nobodys_partitions_are_given_to_somebody(kit: KafkaKit) -> None:
             over.set()
             served.result()
     assert not again.told.owned & second.told.owned
+
+
+@pytest.mark.parametrize("reads", ["another one beside it", "nothing else"])
+def test_a_slot_comes_back_for_other_topics(kit: KafkaKit, reads: str) -> None:
+    """A restarted slot that reads one of two topics now hears of no partition and no record of the other, which KIP-345 gives it all the
+    same.
+    """
+    group, left, kept = kit.name("group"), kit.topic(2), kit.topic(2)
+    first = kit.settled(group, [left, kept], slot="0")
+    first.source.close(leave=False)
+    kit.append(TopicPartition(left, 0), [b"left"] * 3)
+    kit.append(TopicPartition(kept, 0), [b"kept"] * 3)
+    topics = [kept] if reads == "nothing else" else [kept, kit.topic(2)]
+    again = kit.member(group, topics, slot="0")
+    again.told.on_assigned = again.start_all
+    wait_for("what it reads now", lambda: again.told.owned == {TopicPartition(topic, at) for topic in topics for at in (0, 1)}, [again])
+    wait_for("the records", lambda: len(again.records) >= 3, [again])
+    assert {(record.topic, record.value) for record in again.records} == {(kept, b"kept")}
+    assert {name.topic for _, names in again.told.events for name in names} == set(topics)
