@@ -6,7 +6,7 @@ whether it is there. Limits: the full gate (operators, domains, sizes, a child p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -24,13 +24,18 @@ def installed() -> bool:
     return find_spec("onnx") is not None
 
 
-def with_metadata(model: bytes, entries: Mapping[str, str]) -> bytes:
-    """The same model with `entries` in its `metadata_props`, over entries of the same name. Raises `DefinitionError`.
+def metadata(model: bytes) -> dict[str, str]:
+    """The `metadata_props` of a file. Raises `DefinitionError`."""
+    return {entry.key: entry.value for entry in _parse(model).metadata_props}
+
+
+def with_metadata(model: bytes, entries: Mapping[str, str], *, without: Collection[str] = ()) -> bytes:
+    """The same model with `entries` in its `metadata_props`, over entries of the same name, `without` others. Raises `DefinitionError`.
 
     The same model gives the same bytes: entries are listed by name, and operator sets by domain, as converters list those in any order.
     """
     parsed = _parse(model)
-    kept = {entry.key: entry.value for entry in parsed.metadata_props if entry.key not in entries}
+    kept = {entry.key: entry.value for entry in parsed.metadata_props if entry.key not in without}
     del parsed.metadata_props[:]
     for key, value in sorted({**kept, **entries}.items()):
         parsed.metadata_props.add(key=key, value=value)
