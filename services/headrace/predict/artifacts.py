@@ -24,7 +24,7 @@ from headrace.errors import ArtifactDamaged, ArtifactMissing, StoreRefused, Tran
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class Artifacts(Protocol):
+class ArtifactStore(Protocol):
     """Bytes by sha256. All methods raise `TransientError` while the place is away and `StoreRefused` when it must not be used."""
 
     def put(self, content: bytes) -> str:

@@ -14,7 +14,7 @@ import pytest
 from headrace.features.redis_connection import RedisServer as Wire
 from headrace.features.redis_connection import packed
 from headrace.local_stack import RedisServer, Stack
-from headrace.predict.artifacts import Artifacts, FolderArtifacts, MemoryArtifacts
+from headrace.predict.artifacts import ArtifactStore, FolderArtifacts, MemoryArtifacts
 from headrace.predict.object_artifacts import ObjectArtifacts
 from headrace.predict.redis_artifacts import RedisArtifacts
 from tests.conftest import missing
@@ -24,7 +24,7 @@ class Place(Protocol):
     """A place under test, and what may happen to it."""
 
     @property
-    def artifacts(self) -> Artifacts:
+    def artifacts(self) -> ArtifactStore:
         """The place."""
 
     def lay(self, sha256: str, content: bytes) -> None:
@@ -57,7 +57,7 @@ class InMemory:
 class InFolder:
     """A folder, looked at directly or through a URL."""
 
-    artifacts: Artifacts
+    artifacts: ArtifactStore
     folder: Path
 
     def lay(self, sha256: str, content: bytes) -> None:

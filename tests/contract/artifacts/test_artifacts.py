@@ -13,7 +13,7 @@ from headrace.errors import ArtifactDamaged, ArtifactMissing, SettingsError, Sto
 from headrace.features.redis_connection import Conversation
 from headrace.features.redis_connection import RedisServer as Wire
 from headrace.local_stack import free_port
-from headrace.predict.artifacts import Artifacts, FolderArtifacts
+from headrace.predict.artifacts import ArtifactStore, FolderArtifacts
 from headrace.predict.object_artifacts import ObjectArtifacts
 from headrace.predict.redis_artifacts import PIECE_BYTES, RedisArtifacts
 from tests.contract.artifacts.conftest import InRedis, Place
@@ -126,7 +126,7 @@ def test_a_writer_that_died_leaves_nothing_for_ever(redis_place: InRedis, monkey
 
 def test_a_server_that_is_away_is_transient() -> None:
     """Nobody listens: every call says that it is for a moment."""
-    artifacts: Artifacts = RedisArtifacts(Wire(url=f"redis://127.0.0.1:{free_port()}", timeout_s=0.2), "app")
+    artifacts: ArtifactStore = RedisArtifacts(Wire(url=f"redis://127.0.0.1:{free_port()}", timeout_s=0.2), "app")
     for call in (lambda: artifacts.put(b"x"), lambda: artifacts.get("a" * 64), lambda: artifacts.has("a" * 64)):
         with pytest.raises(TransientError, match="cannot be reached"):
             call()
