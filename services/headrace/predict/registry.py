@@ -126,7 +126,7 @@ class Registry:
     def tried(self, value: bytes) -> tuple[Outcome, Registry]:
         """What would become of a record if it came next, and what all would be like then; here nothing changes."""
         copy = Registry()
-        copy._state = State.from_plain(self._state.as_plain())  # noqa: SLF001 - of the same class
+        copy._state = State.from_plain(self._state.as_plain())
         return copy.take(self.end, value), copy
 
     def snapshot(self, at_ms: int = 0) -> bytes:
