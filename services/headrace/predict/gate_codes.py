@@ -95,7 +95,9 @@ _TRAIN = (
 _OUTPUT = "name the right one: `headrace.models.stamp(..., output=...)`"
 
 MEANINGS: dict[Code, Meaning] = {
-    Code.TOO_LARGE: Meaning("the file has more bytes than the gate takes", "export a smaller model: fewer trees, float32 weights"),
+    Code.TOO_LARGE: Meaning(
+        "the file has more bytes, or more nodes, than the gate takes", "export a smaller model: fewer trees, float32 weights"
+    ),
     Code.NOT_ONNX: Meaning("the bytes are no ONNX file, or not all of one", "export it again and check that it was copied whole"),
     Code.EXTERNAL_TENSOR: Meaning("a tensor lives outside the file", "save it again with save_as_external_data=False"),
     Code.DOMAIN: Meaning(

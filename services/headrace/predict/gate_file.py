@@ -30,7 +30,9 @@ OF_RUNTIMES = ("ai.onnx", "com.microsoft", "com.ms", "com.intel", "com.xilinx", 
 def read(examination: Examination) -> None:
     """The bytes are one whole ONNX file, and every tensor, domain and operator in it is allowed."""
     try:
-        found = onnx_file.structure(examination.request.content)
+        found = onnx_file.structure(examination.request.content, examination.limits.nodes)
+    except onnx_file.TooManyNodes as error:
+        raise examination.refuse(Code.TOO_LARGE, str(error)) from error
     except DefinitionError as error:
         raise examination.refuse(Code.NOT_ONNX, "the bytes cannot be parsed as an ONNX file") from error
     if not found.whole:
@@ -129,6 +131,9 @@ def _check_nesting(examination: Examination, found: Structure) -> None:
     if found.calls_deep > limits.calls_deep:
         said = f"its functions call one another {found.calls_deep:g} deep, allowed are {limits.calls_deep}"
         raise examination.refuse(Code.NESTING, said)
+    if found.nodes > limits.nodes:
+        said = f"it has {found.nodes:,.0f} nodes once its functions stand in the place of their calls, allowed are {limits.nodes:,}"
+        raise examination.refuse(Code.TOO_LARGE, said)
     if found.graphs_deep > limits.graphs_deep:
         raise examination.refuse(Code.NESTING, f"its graphs stand in graphs {found.graphs_deep} deep, allowed are {limits.graphs_deep}")
 

@@ -15,6 +15,8 @@ class GateLimits:
 
     file_bytes: int = 256 << 20
     """The largest file."""
+    nodes: int = 1_000_000
+    """The most nodes, with functions in the place of their calls."""
     domains: tuple[str, ...] = ("", "ai.onnx.ml")
     """Whose operators may be used; "" is ONNX itself, also written ai.onnx."""
     operators: tuple[str, ...] = ()

@@ -42,6 +42,9 @@ def rows(examination: Examination) -> None:
         examination.golden, background = attached_rows.golden_in(metadata), attached_rows.background_in(metadata)
     except SignatureMismatch as error:
         raise examination.refuse(Code.ROWS_UNREADABLE, str(error)) from error
+    except Exception as error:
+        # numpy reads the header of an array as Python; of one that was made to harm, anything may come.
+        raise examination.refuse(Code.ROWS_UNREADABLE, f"the rows it carries cannot be read ({type(error).__name__})") from error
     golden = None if examination.golden is None else examination.golden[0]
     for name, found, most in (("golden", golden, MOST_GOLDEN), ("background", background, MOST_BACKGROUND)):
         if found is not None and (found.shape[1] != width or len(found) > most):

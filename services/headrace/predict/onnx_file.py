@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from math import inf
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from headrace.errors import DefinitionError
+from headrace.predict.nesting import Name, unrolled
 
 if TYPE_CHECKING:
     import onnx
@@ -63,39 +64,49 @@ class Structure:
     """Whether there is a graph with nodes, as there is in every model."""
     external: tuple[str, ...]
     """Tensors whose values live outside the file."""
-    operators: Mapping[tuple[str, str], int]
+    operators: Mapping[Name, int]
     """(domain, operator) and how many nodes have it, calls of functions included; the domain of ONNX itself is ""."""
     operator_sets: tuple[tuple[str, int], ...]
     """(domain, version), as listed; a domain may stand there twice."""
-    functions: frozenset[tuple[str, str]]
+    functions: frozenset[Name]
     """(domain, name) of the functions that the file defines."""
     calls_deep: float
     """How deep functions call one another: 0 without any, infinity where one calls itself."""
     graphs_deep: int
     """How deep graphs stand in attributes of nodes of graphs: 0 without any."""
+    nodes: float
+    """How many there are once functions stand in the place of their calls."""
     ir_version: int
     producer: str
 
 
-def structure(model: bytes) -> Structure:
-    """What the file is made of. Raises `DefinitionError` for bytes that are no ONNX file."""
+class TooManyNodes(DefinitionError):
+    """A file has more nodes than anybody will look at."""
+
+
+def structure(model: bytes, most_nodes: int) -> Structure:
+    """What the file is made of. Raises `DefinitionError` for bytes that are no ONNX file, `TooManyNodes` for one with more than those."""
     parsed = _parse(model)
-    nodes = [found for graph in _graphs(parsed) for found in _nodes_below(graph.node)]
-    calls: dict[tuple[str, str], set[tuple[str, str]]] = {}
-    for function in parsed.functions:
-        inside = [*_nodes_below(function.node), *_nodes_of(function.attribute_proto, 1)]
-        nodes += inside
-        callees = calls.setdefault((_domain(function.domain), function.name), set())  # it may stand there twice: all their calls count
-        callees.update((_domain(node.domain), node.op_type) for _, node in inside)
+    main = Counter[Name]()
+    functions: dict[Name, Counter[Name]] = {}
+    deepest = seen = 0
+    for inside, of in _parts(parsed, main, functions):
+        for depth, node in inside:
+            of[_domain(node.domain), node.op_type] += 1
+            deepest, seen = max(deepest, depth), seen + 1
+            if seen > most_nodes:
+                raise TooManyNodes(f"the file has more than {most_nodes:,} nodes")
     sets = [*parsed.opset_import, *(entry for function in parsed.functions for entry in function.opset_import)]
+    calls_deep, nodes = unrolled(main, functions)
     return Structure(
         whole=bool(parsed.ir_version and parsed.graph.node),
         external=tuple(_external(parsed)),
-        operators=Counter((_domain(node.domain), node.op_type) for _, node in nodes),
+        operators=sum(functions.values(), main),
         operator_sets=tuple((_domain(entry.domain), entry.version) for entry in sets),
-        functions=frozenset(calls),
-        calls_deep=_calls_deep(calls),
-        graphs_deep=max((depth for depth, _ in nodes), default=0),
+        functions=frozenset(functions),
+        calls_deep=calls_deep,
+        graphs_deep=deepest,
+        nodes=nodes,
         ir_version=parsed.ir_version,
         producer=f"{parsed.producer_name} {parsed.producer_version}".strip(),
     )
@@ -142,29 +153,19 @@ def _nodes_of(attributes: Iterable[onnx.AttributeProto], depth: int) -> Iterator
             yield from _nodes_below(graph.node, depth)
 
 
+def _parts(
+    parsed: onnx.ModelProto, main: Counter[Name], functions: dict[Name, Counter[Name]]
+) -> Iterator[tuple[Iterable[tuple[int, onnx.NodeProto]], Counter[Name]]]:
+    """The nodes of graphs and of each function, and where they are counted; a function that stands there twice is counted as one."""
+    for graph in _graphs(parsed):
+        yield _nodes_below(graph.node), main
+    for function in parsed.functions:
+        counted = functions.setdefault((_domain(function.domain), function.name), Counter())
+        yield chain(_nodes_below(function.node), _nodes_of(function.attribute_proto, 1)), counted
+
+
 def _graphs(parsed: onnx.ModelProto) -> list[onnx.GraphProto]:
     return [parsed.graph, *(graph for training in parsed.training_info for graph in (training.initialization, training.algorithm))]
-
-
-def _calls_deep(calls: Mapping[tuple[str, str], Iterable[tuple[str, str]]]) -> float:
-    """The longest chain of calls. Functions whose callees are all known are taken away, layer by layer; what stays calls itself."""
-    left = {function: {callee for callee in callees if callee in calls} for function, callees in calls.items()}
-    callers: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for function, callees in left.items():
-        for callee in callees:
-            callers.setdefault(callee, []).append(function)
-    layer = [function for function, callees in left.items() if not callees]
-    layers = known = 0
-    while layer:
-        layers, known = layers + 1, known + len(layer)
-        above = []
-        for function in layer:
-            for caller in callers.get(function, ()):
-                left[caller].discard(function)
-                if not left[caller]:
-                    above.append(caller)
-        layer = above
-    return layers if known == len(calls) else inf
 
 
 def _external(parsed: onnx.ModelProto) -> list[str]:

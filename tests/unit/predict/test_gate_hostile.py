@@ -52,9 +52,9 @@ def test_parsing_that_takes_all_memory_is_a_refusal() -> None:
     one = b"\x0a\x00"  # graph.node, empty
     body = one * 1_000_000
     model = b"\x08\x09\x3a" + _varint(len(body)) + body
-    verdict = examine(model, PIPELINE, limits=replace(TIGHT, address_bytes=360 << 20))
-    assert set(codes(verdict)) <= {Code.MEMORY_LIMIT, Code.CRASHED}, verdict.refusals
-    assert verdict.refusals[0].said.startswith(("while reading the file", "reading the file"))
+    verdict = examine(model, PIPELINE, limits=replace(TIGHT, address_bytes=260 << 20))
+    (code,) = codes(verdict)
+    assert code in {Code.MEMORY_LIMIT, Code.CRASHED, Code.NOT_ONNX}, verdict.refusals
 
 
 def test_without_the_gate_a_relative_name_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

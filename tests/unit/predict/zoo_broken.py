@@ -34,6 +34,18 @@ def larger_than_allowed() -> bytes:
     return zoo_good.two_layers()
 
 
+@BROKEN.add(code=Code.TOO_LARGE)
+def functions_that_multiply() -> bytes:
+    """Ten functions that call the next one ten times each."""
+    return finished(chained(10, times=10), ROWS, PLAIN)
+
+
+@BROKEN.add(code=Code.TOO_LARGE, limits=replace(ROOMY, nodes=5))
+def more_nodes_than_allowed() -> bytes:
+    """Six nodes, for a limit of five."""
+    return zoo_good.two_layers()
+
+
 @BROKEN.add(code=Code.NOT_ONNX)
 def nothing() -> bytes:
     """No bytes at all: that is a valid message, too."""
@@ -315,6 +327,22 @@ def golden_rows_that_are_damaged() -> bytes:
 
 
 @BROKEN.add(code=Code.ROWS_UNREADABLE)
+def golden_rows_made_to_harm() -> bytes:
+    """An array whose header, which numpy reads as Python, opens nine thousand brackets."""
+    header = b"{'descr': " + b"(" * 9_000 + b"}\n"
+    array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    return onnx_file.with_metadata(zoo_good.linear(), {GOLDEN_ROWS: base64.b64encode(array).decode()})
+
+
+@BROKEN.add(code=Code.ROWS_UNREADABLE)
+def golden_rows_that_claim_too_much() -> bytes:
+    """An array of 64 bytes that says it has four million million numbers."""
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 4)}\n"
+    array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(64)
+    return onnx_file.with_metadata(zoo_good.linear(), {GOLDEN_ROWS: base64.b64encode(array).decode()})
+
+
+@BROKEN.add(code=Code.ROWS_UNREADABLE)
 def golden_rows_of_other_features() -> bytes:
     """Rows of three columns."""
     return onnx_file.with_metadata(zoo_good.linear(), golden_entries(ROWS[:, :3], PLAIN))
@@ -459,12 +487,14 @@ def no_score_for_real_events() -> bytes:
     return zoo_good.linear()
 
 
-def chained(depth: int) -> bytes:
-    """Functions that call one another, the first the second, and so on."""
+def chained(depth: int, *, times: int = 1) -> bytes:
+    """Functions that call one another so many times each, the first the second, and so on."""
     sets = [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)]
     made = []
     for place in range(depth):
-        inner = node("Identity", "x", "y") if place == depth - 1 else node(f"f{place + 1}", "x", "y", domain="mine")
-        made.append(helper.make_function("mine", f"f{place}", ["x"], ["y"], [inner], sets))
+        called = {"op_type": "Identity"} if place == depth - 1 else {"op_type": f"f{place + 1}", "domain": "mine"}
+        names = ["x", *(f"h{number}" for number in range(1, times)), "y"]
+        inner = [helper.make_node(inputs=names[number : number + 1], outputs=names[number + 1 :][:1], **called) for number in range(times)]
+        made.append(helper.make_function("mine", f"f{place}", ["x"], ["y"], inner, sets))
     nodes = [node("MatMul", "X w", "z"), node("f0", "z", "score", domain="mine")]
     return graph(nodes, tensors={"w": W}, functions=made, sets=[("", 17), ("mine", 1)])

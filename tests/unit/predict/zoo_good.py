@@ -33,7 +33,8 @@ def sigmoid(z: Floats) -> Floats:
 
 def scaled(rows: Rows) -> Floats:
     """Rows less their means, over their spreads."""
-    return (rows.astype(np.float64) - MEAN) / SPREAD
+    found: Floats = (rows.astype(np.float64) - MEAN) / SPREAD
+    return found
 
 
 @GOOD.add("linear")
