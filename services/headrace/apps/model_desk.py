@@ -129,6 +129,13 @@ class Desk:
             examined.content, signature, card=_plain(told, CARD) if card is None else card, lineage=_plain(told, LINEAGE)
         )
 
+    def facts(self) -> list[bytes | None]:
+        """The facts of the app. Raises `TransientError`, `BrokerRefused`."""
+        with closing(self.reader()) as reader:
+            partition = TopicPartition(self.app.facts, 0)
+            log = reader.log_range(partition)
+            return [value for batch in reader.batches({partition: log.start}, {partition: log.end}) for value in batch.values]
+
     def _stamped_for(self, content: bytes) -> str:
         pipelines = self.app.registry_pipelines
         if len(pipelines) == 1:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli import model_diff, model_moves, model_register
+from headrace.cli import model_diff, model_moves, model_register, model_who
 from headrace.cli.output import Output
 
 if TYPE_CHECKING:
@@ -195,3 +195,4 @@ def _time(at_ms: int) -> str:
 model_register.add_to(app)
 model_moves.add_to(app)
 model_diff.add_to(app)
+model_who.add_to(app)
