@@ -29,6 +29,11 @@ def installed() -> bool:
     return find_spec("onnx") is not None
 
 
+def metadata(model: bytes) -> dict[str, str]:
+    """The `metadata_props` of a file. Raises `DefinitionError`."""
+    return {entry.key: entry.value for entry in _parse(model).metadata_props}
+
+
 def with_metadata(model: bytes, entries: Mapping[str, str]) -> bytes:
     """The same model with `entries` in its `metadata_props`, over entries of the same name. Raises `DefinitionError`.
 
