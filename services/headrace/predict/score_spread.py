@@ -99,17 +99,17 @@ def picture_svg(told: Mapping[str, Any], *, candidate: str = "candidate", champi
             f'<rect x="{place:.1f}" y="10" width="10" height="10" fill="{colour}"/><text x="{place + 15:.1f}" y="19">'
             f"{html.escape(name)}: {figures['scored']:,} of {figures['rows']:,} rows scored{mean}</text>"
         )
-    base = top + height
+    ground = top + height
     marks = "".join(
-        f'<text x="{left + width * place / 4:.1f}" y="{base + 16:.1f}" text-anchor="middle">{_at(told["edges"], place / 4):.4g}</text>'
+        f'<text x="{left + width * place / 4:.1f}" y="{ground + 16:.1f}" text-anchor="middle">{_at(told["edges"], place / 4):.4g}</text>'
         for place in range(5)
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {left + width + 20:.0f} {base + 28:.0f}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {left + width + 20:.0f} {ground + 28:.0f}" '
         'font-family="sans-serif" font-size="11" fill="currentColor">'
         f"<title>{html.escape(' beside '.join(name for name, _, _ in columns))}: share of scores</title>"
-        f'<text x="4" y="{top + 8:.0f}">{100 * most:.0f} %</text><text x="4" y="{base:.0f}">0 %</text>'
-        f'{"".join(drawn)}<rect x="{left:.1f}" y="{base:.1f}" width="{width:.1f}" height="1" opacity=".5"/>{marks}</svg>\n'
+        f'<text x="4" y="{top + 8:.0f}">{100 * most:.0f} %</text><text x="4" y="{ground:.0f}">0 %</text>'
+        f'{"".join(drawn)}<rect x="{left:.1f}" y="{ground:.1f}" width="{width:.1f}" height="1" opacity=".5"/>{marks}</svg>\n'
     )
 
 

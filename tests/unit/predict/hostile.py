@@ -39,9 +39,7 @@ def outside(location: str) -> bytes:
     """A good model whose weights are said to live there."""
     model = onnx.ModelProto.FromString(zoo_good.batch_axis_with_a_name())
     tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "w")
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value=location)
-    tensor.external_data.add(key="length", value=str(4 * WIDTH))
+    onnx.external_data_helper.set_external_data(tensor, location, length=4 * WIDTH)
     tensor.ClearField("raw_data")
     return bytes(model.SerializeToString())
 
