@@ -1,14 +1,18 @@
 """The .onnx as a file: its metadata, and what it must not hold.
 
-The `onnx` package is needed to write (`with_metadata`) and to look inside (`external_tensors`), not to score: `installed()` says
-whether it is there. Limits: the full gate (operators, domains, sizes, a child process with limits) comes before registration, not here.
+The `onnx` package is needed to write (`with_metadata`) and to look inside (`external_tensors`, `structure`, `invalid`), not to score:
+`installed()` says whether it is there. Limits: what of all this is refused, and in which order, is decided by the gate, in a process with
+limits of its own, since bytes from anywhere are parsed here.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from math import inf
 from typing import TYPE_CHECKING
 
 from headrace.errors import DefinitionError
@@ -53,11 +57,63 @@ def output_names(model: bytes) -> list[str]:
 
 def external_tensors(model: bytes) -> list[str]:
     """Names of the tensors whose values live outside the file, subgraphs, attributes and functions included. Raises `DefinitionError`."""
+    return _external(_parse(model))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Structure:
+    """What a file is made of; subgraphs and functions are counted in."""
+
+    whole: bool
+    """Whether there is a graph with nodes, as there is in every model."""
+    external: tuple[str, ...]
+    """Tensors whose values live outside the file."""
+    operators: Mapping[tuple[str, str], int]
+    """(domain, operator) and how many nodes have it, calls of functions included; the domain of ONNX itself is ""."""
+    operator_sets: tuple[tuple[str, int], ...]
+    """(domain, version), as listed; a domain may stand there twice."""
+    functions: frozenset[tuple[str, str]]
+    """(domain, name) of the functions that the file defines."""
+    calls_deep: float
+    """How deep functions call one another: 0 without any, infinity where one calls itself."""
+    graphs_deep: int
+    """How deep graphs stand in attributes of nodes of graphs: 0 without any."""
+    ir_version: int
+    producer: str
+
+
+def structure(model: bytes) -> Structure:
+    """What the file is made of. Raises `DefinitionError` for bytes that are no ONNX file."""
     parsed = _parse(model)
-    tensors = list(_tensors_of_graph(parsed.graph))
+    nodes = [found for graph in _graphs(parsed) for found in _nodes_below(graph.node)]
+    calls: dict[tuple[str, str], set[tuple[str, str]]] = {}
     for function in parsed.functions:
-        tensors += _tensors_of_nodes(function.node)
-    return [tensor.name for tensor in tensors if tensor.data_location == tensor.EXTERNAL or tensor.external_data]
+        inside = [*_nodes_below(function.node), *_nodes_of(function.attribute_proto, 1)]
+        nodes += inside
+        callees = calls.setdefault((_domain(function.domain), function.name), set())  # it may stand there twice: all their calls count
+        callees.update((_domain(node.domain), node.op_type) for _, node in inside)
+    sets = [*parsed.opset_import, *(entry for function in parsed.functions for entry in function.opset_import)]
+    return Structure(
+        whole=bool(parsed.ir_version and parsed.graph.node),
+        external=tuple(_external(parsed)),
+        operators=Counter((_domain(node.domain), node.op_type) for _, node in nodes),
+        operator_sets=tuple((_domain(entry.domain), entry.version) for entry in sets),
+        functions=frozenset(calls),
+        calls_deep=_calls_deep(calls),
+        graphs_deep=max((depth for depth, _ in nodes), default=0),
+        ir_version=parsed.ir_version,
+        producer=f"{parsed.producer_name} {parsed.producer_version}".strip(),
+    )
+
+
+def invalid(model: bytes) -> str | None:
+    """What `onnx.checker` finds wrong, in a line; None where it finds nothing."""
+    checker = import_module("onnx.checker")
+    try:
+        checker.check_model(model)
+    except (checker.ValidationError, ValueError, TypeError, RuntimeError) as error:
+        return str(error).strip().partition("\n")[0] or type(error).__name__
+    return None
 
 
 def _parse(model: bytes) -> onnx.ModelProto:
@@ -74,6 +130,55 @@ def _parse(model: bytes) -> onnx.ModelProto:
     return parsed
 
 
+def _domain(name: str) -> str:
+    return "" if name == "ai.onnx" else name
+
+
+def _nodes_below(nodes: Iterable[onnx.NodeProto], depth: int = 0) -> Iterator[tuple[int, onnx.NodeProto]]:
+    """Every node and how many graphs it stands in below the first; the parser's own limit of nesting keeps this from going deep."""
+    for node in nodes:
+        yield depth, node
+        yield from _nodes_of(node.attribute, depth + 1)
+
+
+def _nodes_of(attributes: Iterable[onnx.AttributeProto], depth: int) -> Iterator[tuple[int, onnx.NodeProto]]:
+    for attribute in attributes:
+        for graph in (attribute.g, *attribute.graphs):
+            yield from _nodes_below(graph.node, depth)
+
+
+def _graphs(parsed: onnx.ModelProto) -> list[onnx.GraphProto]:
+    return [parsed.graph, *(graph for training in parsed.training_info for graph in (training.initialization, training.algorithm))]
+
+
+def _calls_deep(calls: Mapping[tuple[str, str], Iterable[tuple[str, str]]]) -> float:
+    """The longest chain of calls. Functions whose callees are all known are taken away, layer by layer; what stays calls itself."""
+    left = {function: {callee for callee in callees if callee in calls} for function, callees in calls.items()}
+    callers: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for function, callees in left.items():
+        for callee in callees:
+            callers.setdefault(callee, []).append(function)
+    layer = [function for function, callees in left.items() if not callees]
+    layers = known = 0
+    while layer:
+        layers, known = layers + 1, known + len(layer)
+        above = []
+        for function in layer:
+            for caller in callers.get(function, ()):
+                left[caller].discard(function)
+                if not left[caller]:
+                    above.append(caller)
+        layer = above
+    return layers if known == len(calls) else inf
+
+
+def _external(parsed: onnx.ModelProto) -> list[str]:
+    tensors = [tensor for graph in _graphs(parsed) for tensor in _tensors_of_graph(graph)]
+    for function in parsed.functions:
+        tensors += [*_tensors_of_nodes(function.node), *_tensors_of_attributes(function.attribute_proto)]
+    return [tensor.name for tensor in tensors if tensor.data_location == tensor.EXTERNAL or tensor.external_data]
+
+
 def _tensors_of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
@@ -83,13 +188,15 @@ def _tensors_of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 def _tensors_of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
     for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-                yield from (sparse.values, sparse.indices)
-            if attribute.HasField("g"):
-                yield from _tensors_of_graph(attribute.g)
-            for graph in attribute.graphs:
-                yield from _tensors_of_graph(graph)
+        yield from _tensors_of_attributes(node.attribute)
+
+
+def _tensors_of_attributes(attributes: Iterable[onnx.AttributeProto]) -> Iterator[onnx.TensorProto]:
+    for attribute in attributes:
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
+        for graph in (attribute.g, *attribute.graphs):
+            yield from _tensors_of_graph(graph)
