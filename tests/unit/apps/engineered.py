@@ -18,6 +18,7 @@ from headrace.models import signature_of
 from headrace.predict import onnx_file
 from headrace.predict.artifacts import MemoryArtifacts
 from headrace.predict.attached_rows import golden_entries
+from headrace.predict.gate import Verdict, examine
 from headrace.predict.registry import Role
 from headrace.predict.signature import Signature
 from headrace.types import TopicPartition
@@ -43,6 +44,11 @@ app = hr.App("cards", pipelines=[fraud, pinned])
 CONTROL = TopicPartition(app.control, 0)
 
 
+def passes(*_: object, **__: object) -> Verdict:
+    """A gate that lets everything pass, at once."""
+    return Verdict(refusals=(), report={})
+
+
 class Office:
     """A control topic in memory, and a desk for everybody who works on it."""
 
@@ -65,13 +71,19 @@ class Office:
             new_id=self._id,
         )
 
-    def open(self, by: str = "ann@desk", *, examine: Examine | None = None) -> Desk:
-        """The same with what it is decided by; without a gate of its own, the real one is asked."""
-        return Desk(app, self.desk(by), lambda: MemoryReader(self.log), examine=examine)
+    def open(self, by: str = "ann@desk", *, gate: Examine = examine) -> Desk:
+        """The same with what it is decided by."""
+        return Desk(app, self.desk(by), lambda: MemoryReader(self.log), gate=gate)
 
     def control(self) -> ControlLog:
         """The control topic as a new reader finds it."""
         return ControlLog(app.control, Facts(app.control, lambda: MemoryReader(self.log), self.log.end_offset))
+
+    def served(self, features: dict[str, float]) -> None:
+        """Publish a prediction with these features."""
+        value = {"id": "payments.v1-0-0-fraud", "entity": "c", "event_time": 1, "score": 0.5, "late": False, "scored_at": 1}
+        value |= {"model": {"name": "fraud", "version": "1", "role": "champion"}, "features": features}
+        self.log.append(fraud.predictions, 0, b"c", json.dumps(value).encode())
 
     def now_ms(self) -> int:
         """A clock that goes on when it is looked at."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,30 +19,15 @@ from headrace.errors import RegistryRefused, SignatureMismatch
 from headrace.memory_log import MemoryLog, MemoryReader
 from headrace.predict import onnx_file
 from headrace.predict.artifacts import FolderArtifacts, MemoryArtifacts
+from headrace.predict.gate import Code, Verdict
+from headrace.predict.gate_codes import refusal
 from headrace.predict.redis_artifacts import RedisArtifacts
 from headrace.predict.scores import Scores
 from headrace.settings import ModelsSettings, Settings
 from headrace.testing import Driver
 from headrace.types import Float64s
-from tests.unit.apps.engineered import START_MS, Office, Payment, app, file_of, fraud, pinned, spending
+from tests.unit.apps.engineered import START_MS, Office, Payment, app, file_of, fraud, passes, pinned, spending
 from tests.unit.predict import small_models
-
-
-class Verdict:
-    """A gate that lets pass."""
-
-    refusals: tuple[Any, ...] = ()
-
-    @property
-    def report(self) -> dict[str, Any]:
-        """Nothing was measured."""
-        return {}
-
-
-def passes(content: bytes, pipeline: object, *, rehearsal: Float64s | None, champion: bytes | None) -> Verdict:
-    """Let everything pass."""
-    del content, pipeline, rehearsal, champion
-    return Verdict()
 
 
 class Mean:
@@ -112,7 +96,7 @@ def test_a_file_is_for_the_pipeline_it_is_stamped_for() -> None:
     clock = ManualClock(START_MS)
     log = MemoryLog(clock)
     prepare_embedded(both, log, 1)
-    desk = embedded(both, log, MemoryArtifacts(), clock, examine=passes)
+    desk = embedded(both, log, MemoryArtifacts(), clock, gate=passes)
     assert desk.examine(file_of("1"), rehearse=0).pipeline == "fraud"
     with pytest.raises(SignatureMismatch, match="carries no signature"):
         desk.examine(small_models.linear())
@@ -125,21 +109,15 @@ def test_a_file_is_for_the_pipeline_it_is_stamped_for() -> None:
 
 def test_what_was_refused_cannot_be_registered() -> None:
     """A file that the gate refused is refused here too, whoever asks."""
-
-    class Bad:
-        code, said, fix = "TOO_LARGE", "it has 1 GB", "prune it"
-
-    class Refuses(Verdict):
-        refusals = (Bad(),)
-
-    desk = Office().open(examine=lambda *_, **__: Refuses())
-    with pytest.raises(RegistryRefused, match="the gate refuses it for pipeline fraud: TOO_LARGE: it has 1 GB; prune it"):
+    verdict = Verdict(refusals=(refusal(Code.TOO_LARGE, "it has 1 GB"),), report={})
+    desk = Office().open(gate=lambda *_, **__: verdict)
+    with pytest.raises(RegistryRefused, match=r"the gate refuses it for pipeline fraud: it has 1 GB; .* \[too_large\]"):
         desk.registration(desk.examine(file_of("1")))
 
 
 def test_a_card_that_is_none_is_refused() -> None:
     """What stands in the file as a card must be a table."""
-    desk = Office().open(examine=passes)
+    desk = Office().open(gate=passes)
     broken = onnx_file.with_metadata(file_of("1"), {"headrace.card": "[1]"})
     with pytest.raises(RegistryRefused, match=r"'headrace.card' in the model's metadata_props is no table"):
         desk.registration(desk.examine(broken))
@@ -147,7 +125,7 @@ def test_a_card_that_is_none_is_refused() -> None:
 
 def test_lineage_travels_from_the_file_into_the_registry() -> None:
     """What a file says it was trained on stands beside the version."""
-    desk = Office().open(examine=passes)
+    desk = Office().open(gate=passes)
     content = onnx_file.with_metadata(file_of("1"), {"headrace.lineage": '{"hash": "abc", "rows": 7}'})
     done = desk.commands.carry_out(desk.registration(desk.examine(content)))
     assert done.version.lineage == {"hash": "abc", "rows": 7}
@@ -216,7 +194,7 @@ def test_the_registry_is_reached_from_python(monkeypatch: pytest.MonkeyPatch, tm
             self.by = by or "ann@desk"
 
         def __enter__(self) -> object:
-            return office.open(self.by, examine=passes)
+            return office.open(self.by, gate=passes)
 
         def __exit__(self, *_: object) -> None:
             """Nothing is open."""

@@ -15,40 +15,27 @@ from typer.testing import CliRunner, Result
 from headrace.apps.model_desk import Desk
 from headrace.cli import model
 from headrace.errors import HeadraceError, RegistryRefused
+from headrace.predict.gate import Code, GateLimits, Refusal, Verdict
 from headrace.predict.registry import Role
 from headrace.types import Float64s
 from tests.unit.apps.engineered import Office, file_of, moved, promoted, registered
 
 
 @dataclass
-class Refusal:
-    """What a gate says against a file."""
-
-    code: str
-    said: str
-    fix: str
-
-
-@dataclass
-class Verdict:
-    """What a gate says."""
-
-    refusals: tuple[Refusal, ...] = ()
-    report: dict[str, Any] = field(default_factory=lambda: {"latency": {"row_us": 8.1}})
-
-
-@dataclass
 class Gate:
     """A gate that lets pass, or not, and remembers what it was shown."""
 
-    verdict: Verdict = field(default_factory=Verdict)
+    verdict: Verdict = field(default_factory=lambda: Verdict(refusals=(), report={"latency": {"row_us": 8.1}}))
     rehearsal: Float64s | None = None
     champion: bytes | None = None
+    allowed: tuple[str, ...] = ()
 
-    def __call__(self, content: bytes, pipeline: object, *, rehearsal: Float64s | None, champion: bytes | None) -> Any:
+    def __call__(
+        self, content: bytes, pipeline: object, *, rehearsal: Float64s | None, champion: bytes | None, limits: GateLimits
+    ) -> Verdict:
         assert content
         assert pipeline
-        self.rehearsal, self.champion = rehearsal, champion
+        self.rehearsal, self.champion, self.allowed = rehearsal, champion, limits.operators
         return self.verdict
 
 
@@ -65,7 +52,7 @@ def office(monkeypatch: pytest.MonkeyPatch, gate: Gate) -> Office:
 
     @contextmanager
     def opened(*_: object, by: str | None = None) -> Iterator[Desk]:
-        yield found.open(by or "ann@desk", examine=gate)
+        yield found.open(by or "ann@desk", gate=gate)
 
     monkeypatch.setattr("headrace.cli.model.opened", opened)
     return found
@@ -135,16 +122,14 @@ def test_a_dry_run_of_register_registers_nothing(office: Office, tmp_path: Path)
 
 def test_what_the_gate_refuses_is_told_with_its_codes(office: Office, gate: Gate, tmp_path: Path) -> None:
     """Exit code 1, each code with what is wrong and what to do, and nothing in the registry."""
-    gate.verdict = Verdict(refusals=(Refusal("WRONG_DTYPE", "input X is float64", "export it from a float32 sample"),))
+    gate.verdict = Verdict(refusals=(Refusal(code=Code.INPUT_DTYPE, said="input X is float64", fix="export it from float32"),), report={})
     path = saved(tmp_path, file_of("7"))
     done = CliRunner().invoke(model.app, ["register", path, "--app", "anything:app"])
     assert done.exit_code == 1
-    assert f"{path} is refused for pipeline fraud: WRONG_DTYPE: input X is float64; export it from a float32 sample" in done.stderr
+    assert f"{path} is refused for pipeline fraud: input X is float64; export it from float32 [input_dtype]" in done.stderr
     as_json = CliRunner().invoke(model.app, ["register", path, "--app", "anything:app", "--output", "json"])
     assert as_json.exit_code == 1
-    assert json.loads(as_json.stdout)["refused"] == [
-        {"code": "WRONG_DTYPE", "said": "input X is float64", "fix": "export it from a float32 sample"}
-    ]
+    assert json.loads(as_json.stdout)["refused"] == [{"code": "input_dtype", "said": "input X is float64", "fix": "export it from float32"}]
     assert office.kept() == 0
 
 
@@ -159,6 +144,38 @@ def test_the_champion_is_shown_to_the_gate(office: Office, gate: Gate, tmp_path:
     printed = run("register", path, "--dry-run").stdout
     assert [gate.champion] == [None]
     assert "! the champion is not compared: artifact" in printed
+
+
+def test_operators_may_be_allowed(office: Office, gate: Gate, tmp_path: Path) -> None:
+    """What is refused unless allowed is handed to the gate by name."""
+    run("register", saved(tmp_path, file_of("1")), "--allow", "Loop", "--allow", "If")
+    assert gate.allowed == ("Loop", "If")
+    assert office.kept() == 1
+
+
+def test_the_real_gate_is_asked_where_nobody_says_otherwise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A good file passes the gate itself, beside the champion on real vectors, shown as bars and drawn; a broken one is refused by code."""
+    office = Office()
+    office.log.create_topic("fraud.v1", 1)
+    for number in range(60):
+        office.served({"spending.count_1h": float(number), "amount": number / 2})
+
+    @contextmanager
+    def opened(*_: object, by: str | None = None) -> Iterator[Desk]:
+        yield office.open(by or "ann@desk")
+
+    monkeypatch.setattr("headrace.cli.model.opened", opened)
+    run("register", saved(tmp_path, file_of("1")))
+    run("promote", "fraud", "1")
+    picture = tmp_path / "scores.svg"
+    printed = run("register", saved(tmp_path, file_of("2", factor=1.1)), "--picture", str(picture), "--rehearse", "50").stdout
+    assert "rehearsed on 50 real events" in printed
+    assert "version 2: 50 rows, 0 without a score" in printed
+    assert "champion 1: 50 rows, 0 without a score" in printed
+    assert "champion 1" in picture.read_text(encoding="utf-8")
+    done = CliRunner().invoke(model.app, ["register", saved(tmp_path, file_of("3", golden=False)), "--app", "anything:app"])
+    assert done.exit_code == 1
+    assert "[no_golden_rows]" in done.stderr
 
 
 def test_a_file_that_is_not_stamped_is_stamped_from_flags(office: Office, tmp_path: Path) -> None:
