@@ -2,8 +2,8 @@
 
 Path("late_arrival.onnx").write_bytes(stamp("trained.onnx", pipeline, version="1", output="probabilities"))
 
-The registry is reached as `register`, `shadow`, `challenge`, `promote`, `rollback`, `retire`, `withdraw` and `versions`, which are loaded
-when they are asked for: who only stamps needs no client of a server.
+The registry is reached as `register`, `shadow`, `challenge`, `promote`, `rollback`, `retire`, `withdraw`, `mend` and `versions`, which are
+loaded when they are asked for: who only stamps needs no client of a server.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from headrace.predict import onnx_file
 from headrace.predict.signature import OutputKind, Signature, ViewVersion, event_features_fingerprint
 
 if TYPE_CHECKING:
-    from headrace.apps.model_calls import challenge, promote, register, retire, rollback, shadow, versions, withdraw
+    from headrace.apps.model_calls import challenge, mend, promote, register, retire, rollback, shadow, versions, withdraw
 
-__all__ = ["challenge", "promote", "register", "retire", "rollback", "shadow", "signature_of", "stamp", "versions", "withdraw"]
+__all__ = ["challenge", "mend", "promote", "register", "retire", "rollback", "shadow", "signature_of", "stamp", "versions", "withdraw"]
 
-_OF_THE_REGISTRY = ("challenge", "promote", "register", "retire", "rollback", "shadow", "versions", "withdraw")
+_OF_THE_REGISTRY = ("challenge", "mend", "promote", "register", "retire", "rollback", "shadow", "versions", "withdraw")
 
 if not TYPE_CHECKING:
 

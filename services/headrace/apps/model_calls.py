@@ -34,10 +34,7 @@ def register(
 
     `card` counts in place of the one in the file; it is tried on up to `rehearse` of the pipeline's last events.
     """
-    try:
-        content = model if isinstance(model, bytes) else Path(model).read_bytes()
-    except OSError as error:
-        raise DefinitionError(f"model {str(model)!r} cannot be read ({error.strerror}): name an .onnx file") from error
+    content = _content(model)
     with opened(app, _settings(config), by=by) as desk:
         return desk.commands.carry_out(desk.registration(desk.examine(content, pipeline=pipeline, rehearse=rehearse), card=card))
 
@@ -75,6 +72,13 @@ def withdraw(app: App, pipeline: str, version: str, *, reason: str | None = None
     return _move(app, pipeline, version, Role.REGISTERED, reason=reason, by=by, config=config)
 
 
+def mend(app: App, model: bytes | str | Path, *, config: Config = None) -> list[Version]:
+    """Put the file of a registered version back where it was lost or damaged; the versions that it is of."""
+    content = _content(model)
+    with opened(app, _settings(config)) as desk:
+        return desk.commands.mend(content)
+
+
 def versions(app: App, pipeline: str | None = None, *, config: Config = None) -> list[Version]:
     """All versions, or those of one pipeline, each with its role, card and history."""
     with opened(app, _settings(config)) as desk:
@@ -96,6 +100,13 @@ def _move(
 ) -> Done:
     with opened(app, _settings(config), by=by) as desk:
         return desk.commands.carry_out(desk.commands.move(pipeline, version, to, share=share, reason=reason))
+
+
+def _content(model: bytes | str | Path) -> bytes:
+    try:
+        return model if isinstance(model, bytes) else Path(model).read_bytes()
+    except OSError as error:
+        raise DefinitionError(f"model {str(model)!r} cannot be read ({error.strerror}): name an .onnx file") from error
 
 
 def _settings(config: Config) -> Settings:

@@ -162,6 +162,18 @@ class ModelCommands:
             warnings=() if warning is None else (warning,),
         )
 
+    def mend(self, content: bytes) -> list[Version]:
+        """Put bytes back that were registered and are lost or damaged; the versions that they are of. Raises `RegistryRefused`."""
+        sha256 = sha256_of(content)
+        found = [version for version in self.registry().versions() if version.sha256 == sha256]
+        if not found:
+            raise RegistryRefused(
+                f"no version was registered with these bytes ({sha256[:16]}); `headrace model show` tells a version's sha256"
+            )
+        self.artifacts.put(content)
+        self.artifacts.get(sha256)
+        return found
+
     def close(self) -> None:
         """Close the connections."""
         self._control.close()

@@ -1,4 +1,4 @@
-"""`headrace model register`: a file through the gate into the registry; mounted by the noun `model`."""
+"""`headrace model register`: a file through the gate into the registry; and `mend`: a file that was lost, put back; mounted by `model`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ MOST_CARD_BYTES = 65_536
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the command to the noun."""
+    """Add the commands to the noun."""
     app.command()(register)
+    app.command()(mend)
 
 
 def register(
@@ -70,6 +71,27 @@ def register(
             show_prepared(prepared, output)
         else:
             show_done(desk.commands.carry_out(prepared), output)
+
+
+def mend(
+    model: Annotated[Path, typer.Argument(help="The .onnx file, byte for byte as it was registered.")],
+    app_reference: Annotated[str, typer.Option("--app", help="The app, as module:attribute.")],
+    config: Annotated[Path | None, typer.Option(help="Settings file; else headrace.toml, if it is there.")] = None,
+    output: Annotated[Output, typer.Option(help="Text for people or JSON for programs.")] = Output.TEXT,
+) -> None:
+    """Put the file of a registered version back where it was lost or damaged, after a flush of Redis for example."""
+    from headrace.cli.model import opened
+
+    content = read(model)
+    with opened(app_reference, config) as desk:
+        mended = desk.commands.mend(content)
+    if output is Output.JSON:
+        typer.echo(
+            json.dumps({"mended": [{"pipeline": one.pipeline, "version": one.version, "sha256": one.sha256} for one in mended]}, indent=2)
+        )
+        return
+    for one in mended:
+        typer.echo(f"the file of version {one.version} of {one.pipeline} ({one.role}) is in its place")
 
 
 def read(path: Path) -> bytes:

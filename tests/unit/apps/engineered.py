@@ -104,7 +104,14 @@ def signature(version: str) -> Signature:
     return signature_of(fraud, version=version, output="score")
 
 
-def file_of(version: str, *, factor: float = 1.0, card: dict[str, object] | None = None, golden: bool = True) -> bytes:
+def file_of(
+    version: str,
+    *,
+    pipeline: hr.Pipeline = fraud,
+    factor: float = 1.0,
+    card: dict[str, object] | None = None,
+    golden: bool = True,
+) -> bytes:
     """A stamped model that gives factor * (2 * count + 3 * amount), with golden rows of that."""
     rows = np.array([[1.0, 10.0], [2.0, 20.0], [3.0, 5.0]], dtype=np.float32)
     content = small_models.graph_bytes(
@@ -112,7 +119,7 @@ def file_of(version: str, *, factor: float = 1.0, card: dict[str, object] | None
         [small_models.output("score", [None, 1])],
         tensors=[small_models.weights("w", [[2 * factor], [3 * factor]])],
     )
-    entries = signature_of(fraud, version=version, output="score", kind="value").to_metadata()
+    entries = signature_of(pipeline, version=version, output="score", kind="value").to_metadata()
     if golden:
         entries |= golden_entries(rows, factor * (rows.astype(np.float64) @ np.array([2.0, 3.0])))
     if card is not None:

@@ -212,6 +212,8 @@ def test_the_registry_is_reached_from_python(monkeypatch: pytest.MonkeyPatch, tm
     assert models.withdraw(app, "fraud", "2").version.role == "registered"
     assert models.retire(app, "fraud", "2").version.role == "retired"
     assert [one.version for one in models.versions(app, "fraud")] == ["1", "2"]
+    office.artifacts.kept.clear()
+    assert [one.version for one in models.mend(app, path)] == ["1"]
     with pytest.raises(RegistryRefused, match="no pipeline 'frod'"):
         models.versions(app, "frod")
     with pytest.raises(hr.DefinitionError, match=r"nowhere\.onnx' cannot be read"):
@@ -220,5 +222,5 @@ def test_the_registry_is_reached_from_python(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_names_that_models_has_not_are_refused() -> None:
     """A misspelt name is answered with those there are."""
-    with pytest.raises(AttributeError, match=r"headrace\.models has no name 'promot'; it has challenge, promote"):
+    with pytest.raises(AttributeError, match=r"headrace\.models has no name 'promot'; it has challenge, mend, promote"):
         _ = models.promot  # type: ignore[attr-defined]

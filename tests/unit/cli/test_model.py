@@ -338,6 +338,19 @@ def test_a_version_is_shown_with_its_file(live: Office) -> None:
     assert told("show", "fraud", "3")["role"] == "challenger"
 
 
+def test_a_lost_file_is_put_back(office: Office, tmp_path: Path) -> None:
+    """Registering it again is refused, as it is registered; mending puts its bytes back, and no others."""
+    path = saved(tmp_path, file_of("7"))
+    run("register", path)
+    office.artifacts.kept.clear()
+    assert "registered already, with the same bytes" in refused("register", path)
+    assert office.artifacts.kept == {}
+    assert run("mend", path).stdout == "the file of version 7 of fraud (registered) is in its place\n"
+    assert "in its place, undamaged" in run("show", "fraud", "7").stdout
+    assert [one["version"] for one in told("mend", path)["mended"]] == ["7"]
+    assert "no version was registered with these bytes" in refused("mend", saved(tmp_path, file_of("8")))
+
+
 @pytest.mark.usefixtures("live")
 def test_history_tells_who_did_what_and_why() -> None:
     """All versions in the order of commands, one command's consequences side by side; or one version."""
