@@ -13,7 +13,7 @@ from headrace.apps.model_desk import opened
 from headrace.apps.rehearsal import MOST
 from headrace.definition import App
 from headrace.errors import DefinitionError
-from headrace.predict.commands import Plain
+from headrace.predict.plain_json import Plain
 from headrace.predict.registry import Role, Version
 from headrace.settings import Settings, load
 

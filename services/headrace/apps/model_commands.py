@@ -20,7 +20,8 @@ from headrace.control_log import ControlLog
 from headrace.definition import App, Pipeline
 from headrace.errors import RegistryRefused, TransientError
 from headrace.predict.artifacts import ArtifactStore, sha256_of
-from headrace.predict.commands import Command, Move, Plain, Register, Rollback, command_bytes, version_problem
+from headrace.predict.commands import Command, Move, Register, Rollback, command_bytes, version_problem
+from headrace.predict.plain_json import Plain
 from headrace.predict.registry import Outcome, Refused, Registry, Role, Version, near
 from headrace.predict.roles import Roster
 from headrace.predict.signature import Signature

@@ -26,9 +26,10 @@ from headrace.kafka_client import knock
 from headrace.memory_log import MemoryControl, MemoryLog, MemoryReader
 from headrace.predict import onnx_file
 from headrace.predict.artifacts import ArtifactStore
-from headrace.predict.commands import MOST_BY, Plain
+from headrace.predict.commands import MOST_BY
 from headrace.predict.gate import GateLimits, Verdict, examine
 from headrace.predict.gate_limits import DEFAULT_LIMITS
+from headrace.predict.plain_json import Plain
 from headrace.predict.signature import Signature
 from headrace.publish.kafka_control import KafkaControl
 from headrace.settings import Settings
