@@ -20,7 +20,8 @@ from headrace.control_log import ControlLog
 from headrace.definition import App, Pipeline
 from headrace.errors import RegistryRefused, TransientError
 from headrace.predict.artifacts import ArtifactStore, sha256_of
-from headrace.predict.commands import Command, Move, Plain, Register, Rollback, command_bytes, version_problem
+from headrace.predict.commands import Command, Move, Register, Rollback, command_bytes, version_problem
+from headrace.predict.plain_json import Plain
 from headrace.predict.registry import Outcome, Refused, Registry, Role, Version, near
 from headrace.predict.roles import Roster
 from headrace.predict.signature import Signature
@@ -161,6 +162,18 @@ class ModelCommands:
             after=registry.roster(prepared.command.pipeline),
             warnings=() if warning is None else (warning,),
         )
+
+    def mend(self, content: bytes) -> list[Version]:
+        """Put bytes back that were registered and are lost or damaged; the versions that they are of. Raises `RegistryRefused`."""
+        sha256 = sha256_of(content)
+        found = [version for version in self.registry().versions() if version.sha256 == sha256]
+        if not found:
+            raise RegistryRefused(
+                f"no version was registered with these bytes ({sha256[:16]}); `headrace model show` tells a version's sha256"
+            )
+        self.artifacts.put(content)
+        self.artifacts.get(sha256)
+        return found
 
     def close(self) -> None:
         """Close the connections."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from headrace.apps.artifacts import artifact_store
 from headrace.apps.model_commands import ModelCommands, Prepared
@@ -26,7 +26,10 @@ from headrace.kafka_client import knock
 from headrace.memory_log import MemoryControl, MemoryLog, MemoryReader
 from headrace.predict import onnx_file
 from headrace.predict.artifacts import ArtifactStore
-from headrace.predict.commands import MOST_BY, Plain
+from headrace.predict.commands import MOST_BY
+from headrace.predict.gate import GateLimits, Verdict, examine
+from headrace.predict.gate_limits import DEFAULT_LIMITS
+from headrace.predict.plain_json import Plain
 from headrace.predict.signature import Signature
 from headrace.publish.kafka_control import KafkaControl
 from headrace.settings import Settings
@@ -36,38 +39,12 @@ CARD, LINEAGE = "headrace.card", "headrace.lineage"
 """Where a stamped file keeps its card, and what it was trained on."""
 
 
-class Refusal(Protocol):
-    """One reason of the gate."""
-
-    @property
-    def code(self) -> str:
-        """Its name, which never changes."""
-
-    @property
-    def said(self) -> str:
-        """The first difference."""
-
-    @property
-    def fix(self) -> str:
-        """What to do."""
-
-
-class Verdict(Protocol):
-    """What the gate found."""
-
-    @property
-    def refusals(self) -> tuple[Refusal, ...]:
-        """Why not; none where the model may be registered."""
-
-    @property
-    def report(self) -> dict[str, Any]:
-        """What was measured, as plain JSON."""
-
-
 class Examine(Protocol):
-    """The gate."""
+    """A gate, as `predict/gate.py` is one."""
 
-    def __call__(self, content: bytes, pipeline: Pipeline, *, rehearsal: Float64s | None, champion: bytes | None) -> Verdict:
+    def __call__(
+        self, content: bytes, pipeline: Pipeline, *, rehearsal: Float64s | None, champion: bytes | None, limits: GateLimits
+    ) -> Verdict:
         """Examine a model's bytes for a pipeline, on real vectors and beside the bytes that score them now."""
 
 
@@ -87,12 +64,13 @@ class Examined:
 class Desk:
     """Commands to a registry, and what they are decided by."""
 
-    def __init__(self, app: App, commands: ModelCommands, reader: Callable[[], RecordReader], *, examine: Examine | None = None) -> None:
-        """`examine` is the gate; None is the one of `predict/gate.py`, in a process of its own."""
+    def __init__(self, app: App, commands: ModelCommands, reader: Callable[[], RecordReader], *, gate: Examine = examine) -> None:
         self.app, self.commands, self.reader = app, commands, reader
-        self._examine = examine
+        self._gate = gate
 
-    def examine(self, content: bytes, *, pipeline: str | None = None, rehearse: int = MOST) -> Examined:
+    def examine(
+        self, content: bytes, *, pipeline: str | None = None, rehearse: int = MOST, limits: GateLimits = DEFAULT_LIMITS
+    ) -> Examined:
         """Let the gate examine a file for the pipeline it is stamped for, or this one, on up to `rehearse` of its last real vectors.
 
         Raises `RegistryRefused` where the pipeline is none of the registry's, `TransientError`, `BrokerRefused`.
@@ -110,15 +88,14 @@ class Desk:
                 beside = self.commands.artifacts.get(self.commands.registry().version(wanted.name, champion).sha256)
             except ArtifactRefused as refused:
                 notes.append(f"the champion is not compared: {refused}")
-        verdict = (self._examine or _gate())(content, wanted, rehearsal=vectors, champion=beside)
+        verdict = self._gate(content, wanted, rehearsal=vectors, champion=beside, limits=limits)
         rehearsed = 0 if vectors is None else len(vectors)
         return Examined(content=content, pipeline=wanted.name, verdict=verdict, rehearsed=rehearsed, notes=tuple(notes))
 
     def registration(self, examined: Examined, *, card: Plain | None = None) -> Prepared:
         """The registration of a file that the gate has passed; `card` counts in place of its own. Raises `RegistryRefused`."""
         if examined.verdict.refusals:
-            why = "; ".join(f"{one.code}: {one.said}; {one.fix}" for one in examined.verdict.refusals)
-            raise RegistryRefused(f"the gate refuses it for pipeline {examined.pipeline}: {why}")
+            raise RegistryRefused(f"the gate refuses it for pipeline {examined.pipeline}: {'; '.join(map(str, examined.verdict.refusals))}")
         told = onnx_file.metadata(examined.content)
         signature = Signature.from_metadata(told)
         if signature.name != examined.pipeline:
@@ -141,12 +118,6 @@ class Desk:
         if len(pipelines) == 1:
             return pipelines[0].name
         return Signature.from_metadata(onnx_file.metadata(content)).name
-
-
-def _gate() -> Examine:
-    from headrace.predict.gate import examine  # noqa: PLC0415 - only who registers needs the packages it looks with
-
-    return examine
 
 
 def _plain(told: Mapping[str, str], key: str) -> Plain | None:
@@ -184,14 +155,12 @@ def opened(app: App, settings: Settings, *, by: str | None = None) -> Iterator[D
             yield Desk(app, commands, reader)
 
 
-def embedded(
-    app: App, log: MemoryLog, artifacts: ArtifactStore, clock: Clock, *, by: str = "embedded", examine: Examine | None = None
-) -> Desk:
+def embedded(app: App, log: MemoryLog, artifacts: ArtifactStore, clock: Clock, *, by: str = "embedded", gate: Examine = examine) -> Desk:
     """The same on a log in memory that `assembly.prepare_embedded` has made ready."""
     insist_on_registry(app)
     control = ControlLog(app.control, Facts(app.control, lambda: MemoryReader(log), log.end_offset))
     commands = ModelCommands(app, control, MemoryControl(log, app.control), artifacts, by=by, now_ms=clock.now_ms)
-    return Desk(app, commands, lambda: MemoryReader(log), examine=examine)
+    return Desk(app, commands, lambda: MemoryReader(log), gate=gate)
 
 
 def insist_on_registry(app: App) -> None:

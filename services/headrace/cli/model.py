@@ -70,6 +70,7 @@ def list_versions(
 def show(pipeline: Name, version: Number, app_reference: AppReference, config: Config = None, output: As = Output.TEXT) -> None:
     """Show one version: role, file, what it takes and gives, and whether its file is in its place."""
     from headrace.errors import HeadraceError
+    from headrace.predict.refusals import share_text
 
     with opened(app_reference, config) as desk:
         found = desk.commands.registry().version(pipeline, version)
@@ -82,7 +83,7 @@ def show(pipeline: Name, version: Number, app_reference: AppReference, config: C
         typer.echo(json.dumps({**found.as_plain(), "artifact": artifact}, indent=2))
         return
     signature = found.signature
-    share = "" if found.share is None else f", for {found.share:.12g} of the entities"
+    share = "" if found.share is None else f", for {share_text(found.share)} of the entities"
     lines = [
         f"{pipeline} version {version}: {found.role}{share}",
         f"  registered {_time(found.registered_ms)} by {found.by}",
@@ -144,9 +145,11 @@ def opened(app_reference: str, config: Path | None, *, by: str | None = None) ->
 
 def table(versions: Sequence[Version]) -> list[str]:
     """Versions as lines of text."""
+    from headrace.predict.refusals import share_text
+
     rows = [("PIPELINE", "VERSION", "ROLE", "SINCE", "BY", "BYTES", "SHA256")]
     for one in versions:
-        role = one.role if one.share is None else f"{one.role} {100 * one.share:.12g}%"
+        role = one.role if one.share is None else f"{one.role} {share_text(one.share)}"
         since = one.history[-1]
         rows.append((one.pipeline, one.version, role, _time(since.at_ms), since.by, f"{one.bytes:,}", one.sha256[:16]))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -181,7 +184,9 @@ def _short(value: object) -> str:
 
 
 def _moved(change: Change) -> str:
-    share = "" if change.share is None else f" for {100 * change.share:.12g}% of the entities"
+    from headrace.predict.refusals import share_text
+
+    share = "" if change.share is None else f" for {share_text(change.share)} of the entities"
     reason = "" if change.reason is None else f": {change.reason}"
     return f"{_time(change.at_ms)} {change.role}{share} by {change.by}{reason}"
 

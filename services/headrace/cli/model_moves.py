@@ -198,4 +198,6 @@ def _changes(before: Roster, after: Roster) -> list[str]:
 
 
 def _challenger(roster: Roster) -> str:
-    return "nobody" if roster.challenger is None else f"{roster.challenger} for {100 * roster.share:.12g}% of the entities"
+    from headrace.predict.refusals import share_text
+
+    return "nobody" if roster.challenger is None else f"{roster.challenger} for {share_text(roster.share)} of the entities"

@@ -1,4 +1,4 @@
-"""`headrace model register`: a file through the gate into the registry; mounted by the noun `model`."""
+"""`headrace model register`: a file through the gate into the registry; and `mend`: a file that was lost, put back; mounted by `model`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ MOST_CARD_BYTES = 65_536
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the command to the noun."""
+    """Add the commands to the noun."""
     app.command()(register)
+    app.command()(mend)
 
 
 def register(
@@ -27,6 +28,10 @@ def register(
     app_reference: Annotated[str, typer.Option("--app", help="The app, as module:attribute.")],
     pipeline: Annotated[str | None, typer.Option(help="The pipeline; else the one that the file is stamped for.")] = None,
     rehearse: Annotated[int, typer.Option(min=0, help="On how many of the last real events it is tried.")] = 1_000,
+    picture: Annotated[Path | None, typer.Option(help="Draw its scores beside the champion's into this SVG file.")] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="Let this operator pass, which is refused otherwise: Loop, Scan, If; may be repeated.")
+    ] = None,
     card: Annotated[Path | None, typer.Option(help="A model card as JSON or TOML, in place of the one in the file.")] = None,
     version: Annotated[str | None, typer.Option(help="Stamp the file first, as this version: for one that is not stamped.")] = None,
     output_name: Annotated[str | None, typer.Option(help="With --version: the output that holds the score.")] = None,
@@ -41,15 +46,21 @@ def register(
 
     Exit code 1: the gate refuses it; each reason has a code, and says what to do.
     """
+    from dataclasses import replace
+
     from headrace.cli.model import opened
     from headrace.cli.model_moves import show_done, show_prepared
+    from headrace.predict.gate_limits import DEFAULT_LIMITS
 
     content = read(model)
     told = None if card is None else card_in(card)
     with opened(app_reference, config, by=by) as desk:
         if version is not None:
             content = stamped(desk, content, pipeline, version, output_name, kind, class_index)
-        examined = desk.examine(content, pipeline=pipeline, rehearse=rehearse)
+        limits = replace(DEFAULT_LIMITS, operators=tuple(allow or ()))
+        examined = desk.examine(content, pipeline=pipeline, rehearse=rehearse, limits=limits)
+        if picture is not None:
+            draw(examined, picture)
         if examined.verdict.refusals:
             show_refusals(model, examined, output)
             raise typer.Exit(1)
@@ -60,6 +71,27 @@ def register(
             show_prepared(prepared, output)
         else:
             show_done(desk.commands.carry_out(prepared), output)
+
+
+def mend(
+    model: Annotated[Path, typer.Argument(help="The .onnx file, byte for byte as it was registered.")],
+    app_reference: Annotated[str, typer.Option("--app", help="The app, as module:attribute.")],
+    config: Annotated[Path | None, typer.Option(help="Settings file; else headrace.toml, if it is there.")] = None,
+    output: Annotated[Output, typer.Option(help="Text for people or JSON for programs.")] = Output.TEXT,
+) -> None:
+    """Put the file of a registered version back where it was lost or damaged, after a flush of Redis for example."""
+    from headrace.cli.model import opened
+
+    content = read(model)
+    with opened(app_reference, config) as desk:
+        mended = desk.commands.mend(content)
+    if output is Output.JSON:
+        typer.echo(
+            json.dumps({"mended": [{"pipeline": one.pipeline, "version": one.version, "sha256": one.sha256} for one in mended]}, indent=2)
+        )
+        return
+    for one in mended:
+        typer.echo(f"the file of version {one.version} of {one.pipeline} ({one.role}) is in its place")
 
 
 def read(path: Path) -> bytes:
@@ -115,19 +147,45 @@ def show_refusals(model: Path, examined: Examined, output: Output) -> None:
     """Print why the gate refuses a file."""
     refusals = examined.verdict.refusals
     if output is Output.JSON:
-        told = [{"code": str(one.code), "said": one.said, "fix": one.fix} for one in refusals]
+        told = [{"code": one.code, "said": one.said, "fix": one.fix} for one in refusals]
         typer.echo(json.dumps({"refused": told, "pipeline": examined.pipeline, "report": examined.verdict.report}, indent=2))
         return
     for one in refusals:
-        typer.echo(f"headrace: {model} is refused for pipeline {examined.pipeline}: {one.code}: {one.said}; {one.fix}", err=True)
+        typer.echo(f"headrace: {model} is refused for pipeline {examined.pipeline}: {one}", err=True)
 
 
 def report_lines(examined: Examined) -> list[str]:
-    """What the gate measured, for people."""
+    """What the gate measured, for people: figures, how the scores are spread, what it could not look at."""
+    from headrace.predict.score_spread import histogram_text
+
     report = examined.verdict.report
     lines = [f"the gate passes it for pipeline {examined.pipeline}, rehearsed on {examined.rehearsed:,} real events"]
     lines += [f"  {name}: {_short(report[name])}" for name in ("golden", "latency", "memory") if report.get(name)]
-    return [*lines, *(f"  ! {note}" for note in examined.notes)]
+    if report.get("rehearsal"):
+        lines += [f"  {line}" for line in histogram_text(report["rehearsal"], **_names(report)).splitlines()]
+    return [*lines, *(f"  ! {note}" for note in (*report.get("notes", ()), *examined.notes))]
+
+
+def draw(examined: Examined, picture: Path) -> None:
+    """Draw the scores of the rehearsal, the champion's beside. Raises `DefinitionError` where there was none."""
+    from headrace.errors import DefinitionError
+    from headrace.predict.score_spread import picture_svg
+
+    report = examined.verdict.report
+    if not report.get("rehearsal"):
+        raise DefinitionError(
+            f"--picture: it was not rehearsed, so there are no scores to draw ({'; '.join(examined.notes) or 'refused before'})"
+        )
+    picture.write_text(picture_svg(report["rehearsal"], **_names(report)), encoding="utf-8")
+
+
+def _names(report: Mapping[str, Any]) -> dict[str, str]:
+    """What the two are called: by their versions, where they are told."""
+    signature, champion = report.get("signature"), report["rehearsal"].get("champion_version")
+    return {
+        "candidate": f"version {signature['version']}" if signature else "candidate",
+        "champion": f"champion {champion}" if champion else "champion",
+    }
 
 
 def _short(told: Any) -> str:  # noqa: ANN401 - whatever the gate tells

@@ -55,13 +55,13 @@ def undamaged(sha256: str, content: bytes | None, place: str) -> bytes:
     if content is None:
         raise ArtifactMissing(
             f"{place} holds no artifact {sha256[:16]}: it was removed, or this process looks in another place than the one that registered "
-            "it (headrace config show names it); put it back with `headrace model register` of the same file"
+            "it (headrace config show names it); put it back: headrace model mend FILE.onnx"
         )
     found = sha256_of(content)
     if found != sha256:
         raise ArtifactDamaged(
             f"artifact {sha256[:16]} in {place} is not what was registered: its {len(content):,} bytes have the sha256 {found[:16]}. It is "
-            "not loaded; find out who changed it, then mend it with `headrace model register` of the original file"
+            "not loaded; find out who changed it, then put the right bytes back: headrace model mend FILE.onnx"
         )
     return content
 

@@ -25,9 +25,10 @@ from dataclasses import replace
 
 from headrace.errors import RegistryRefused
 from headrace.predict import refusals
-from headrace.predict.commands import Command, Move, Register, Rollback, Snapshot, Unreadable, parsed, snapshot_bytes
+from headrace.predict.commands import Command, Move, Register, Rollback, Snapshot, parsed, snapshot_bytes
 from headrace.predict.moves import LIVE, MOVES, Only, Role
 from headrace.predict.outcomes import Outcome, Refused
+from headrace.predict.plain_json import Unreadable
 from headrace.predict.refusals import Refusal
 from headrace.predict.registry_state import Last, PipelineState, State
 from headrace.predict.roles import Roster
@@ -36,9 +37,6 @@ from headrace.predict.versions import Change, Version
 __all__ = ["LIVE", "MOVES", "Change", "Last", "Only", "Outcome", "Refused", "Registry", "Role", "Version", "near"]
 
 MOST_CHANGES, MOST_CHAMPIONS = 100, 100
-
-_NO_STATE = (ValueError, KeyError, TypeError, AttributeError)
-"""What is raised for a snapshot that holds something else than a state."""
 
 
 class Registry:
@@ -138,8 +136,8 @@ class Registry:
     def _snapshot(self, offset: int, found: Snapshot) -> Outcome:
         try:
             state = State.from_plain(found.state)
-        except _NO_STATE as error:
-            said = f"the snapshot at offset {offset} holds no state ({type(error).__name__}: {error})"
+        except Unreadable as error:
+            said = f"the snapshot at offset {offset} holds no state: {error}"
             return Outcome(offset=offset, command_id=None, refused=Refused.UNREADABLE, said=said)
         if not self._state.end <= state.end <= offset:
             said = f"the snapshot at offset {offset} is of {state.end}, and records stand between"

@@ -47,7 +47,7 @@ def test_what_is_missing_is_said_to_be(place: Place) -> None:
     """Nothing under that name, or nothing any more: the error says what to do."""
     nothing = hashlib.sha256(b"nothing").hexdigest()
     assert not place.artifacts.has(nothing)
-    with pytest.raises(ArtifactMissing, match=f"no artifact {nothing[:16]}.*put it back with `headrace model register`"):
+    with pytest.raises(ArtifactMissing, match=f"no artifact {nothing[:16]}.*put it back: headrace model mend"):
         place.artifacts.get(nothing)
     sha256 = place.artifacts.put(b"a model")
     place.lose(sha256)

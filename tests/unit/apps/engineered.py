@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
+from onnx import helper
+
 import headrace as hr
 from headrace.apps.model_commands import Done, ModelCommands
+from headrace.apps.model_desk import Desk, Examine
 from headrace.clock import ManualClock
 from headrace.consume.facts import Facts
 from headrace.control_log import ControlLog
 from headrace.memory_log import Hook, MemoryControl, MemoryLog, MemoryReader, go_on
 from headrace.models import signature_of
+from headrace.predict import onnx_file
 from headrace.predict.artifacts import MemoryArtifacts
+from headrace.predict.attached_rows import golden_entries
+from headrace.predict.gate import Verdict, examine
 from headrace.predict.registry import Role
 from headrace.predict.signature import Signature
 from headrace.types import TopicPartition
+from tests.unit.predict import small_models
 
 START_MS = 1_700_000_000_000
 
@@ -26,12 +36,17 @@ class Payment(hr.Event):
 
 
 payments = hr.Source("payments.v1", Payment, key="card", time="at")
-spending = hr.FeatureView("spending", entity="card", source=payments, features=[hr.count(over="1h"), hr.sum("amount", over="1h")])
+spending = hr.FeatureView("spending", entity="card", source=payments, features=[hr.count(over="1h")])
 fraud = hr.Pipeline("fraud", views=[spending], event_features=["amount"], predictions="fraud.v1")
 pinned = hr.Pipeline("limits", views=[spending], predictions="limits.v1", model="models/limits.onnx")
 app = hr.App("cards", pipelines=[fraud, pinned])
 
 CONTROL = TopicPartition(app.control, 0)
+
+
+def passes(*_: object, **__: object) -> Verdict:
+    """A gate that lets everything pass, at once."""
+    return Verdict(refusals=(), report={})
 
 
 class Office:
@@ -56,9 +71,19 @@ class Office:
             new_id=self._id,
         )
 
+    def open(self, by: str = "ann@desk", *, gate: Examine = examine) -> Desk:
+        """The same with what it is decided by."""
+        return Desk(app, self.desk(by), lambda: MemoryReader(self.log), gate=gate)
+
     def control(self) -> ControlLog:
         """The control topic as a new reader finds it."""
         return ControlLog(app.control, Facts(app.control, lambda: MemoryReader(self.log), self.log.end_offset))
+
+    def served(self, features: dict[str, float]) -> None:
+        """Publish a prediction with these features."""
+        value = {"id": "payments.v1-0-0-fraud", "entity": "c", "event_time": 1, "score": 0.5, "late": False, "scored_at": 1}
+        value |= {"model": {"name": "fraud", "version": "1", "role": "champion"}, "features": features}
+        self.log.append(fraud.predictions, 0, b"c", json.dumps(value).encode())
 
     def now_ms(self) -> int:
         """A clock that goes on when it is looked at."""
@@ -77,6 +102,29 @@ class Office:
 def signature(version: str) -> Signature:
     """The signature of a version for the pipeline as it is."""
     return signature_of(fraud, version=version, output="score")
+
+
+def file_of(
+    version: str,
+    *,
+    pipeline: hr.Pipeline = fraud,
+    factor: float = 1.0,
+    card: dict[str, object] | None = None,
+    golden: bool = True,
+) -> bytes:
+    """A stamped model that gives factor * (2 * count + 3 * amount), with golden rows of that."""
+    rows = np.array([[1.0, 10.0], [2.0, 20.0], [3.0, 5.0]], dtype=np.float32)
+    content = small_models.graph_bytes(
+        [helper.make_node("MatMul", ["X", "w"], ["score"], name="weigh")],
+        [small_models.output("score", [None, 1])],
+        tensors=[small_models.weights("w", [[2 * factor], [3 * factor]])],
+    )
+    entries = signature_of(pipeline, version=version, output="score", kind="value").to_metadata()
+    if golden:
+        entries |= golden_entries(rows, factor * (rows.astype(np.float64) @ np.array([2.0, 3.0])))
+    if card is not None:
+        entries["headrace.card"] = json.dumps(card)
+    return onnx_file.with_metadata(content, entries)
 
 
 def registered(desk: ModelCommands, version: str, content: str = "") -> Done:
