@@ -21,24 +21,22 @@ from headrace.consume.record_reader import RecordReader
 from headrace.consume.record_source import RecordSource
 from headrace.crashes import CrashWatch
 from headrace.definition import App, Pipeline
-from headrace.errors import DefinitionError
 from headrace.executor import Executor, InlineExecutor, ThreadExecutor
 from headrace.features.applier import Applier
 from headrace.features.looked_up import LooksUp, ViewLookUps
 from headrace.features.memory_store import MemoryStore
 from headrace.features.resident import ResidentStates
 from headrace.features.state_store import LookupStore, StateStore
-from headrace.line_up import LineUp
+from headrace.line_up import LineUp, Patience
 from headrace.loop import Loop
 from headrace.memory_log import Hook, MemoryLog, MemoryReader, MemorySink, MemorySource, go_on
 from headrace.pacing import rules_of
 from headrace.parts import Limits, Parts, Watch
-from headrace.paths import Paths, decoder_of
+from headrace.paths import Paths, Topics, decoder_of
 from headrace.pipeline import SourcePath
 from headrace.predict.artifacts import ArtifactStore, MemoryArtifacts
 from headrace.predict.casting import Casting
 from headrace.predict.onnx_model import OnnxModel
-from headrace.predict.registry import Version
 from headrace.predict.scores import Model
 from headrace.predict.signature import check
 from headrace.publish.correction_encoder import CorrectionEncoder
@@ -98,9 +96,9 @@ def load_models(app: App) -> dict[str, OnnxModel]:
     return {pipeline.name: _checked(pipeline.model, pipeline) for pipeline in app.pipelines if pipeline.model is not None}
 
 
-def load_version(artifacts: ArtifactStore, pipeline: Pipeline, version: Version) -> OnnxModel:
+def load_version(artifacts: ArtifactStore, pipeline: Pipeline, sha256: str) -> OnnxModel:
     """A version of a pipeline's model, loaded and checked. Raises `HeadraceError`: its bytes are away, or not what they were."""
-    return _checked(artifacts.get(version.sha256), pipeline)
+    return _checked(artifacts.get(sha256), pipeline)
 
 
 def _checked(model: str | bytes, pipeline: Pipeline) -> OnnxModel:
@@ -185,8 +183,8 @@ def assemble(
     headers: HeaderPolicy = HeaderPolicy.CLOUDEVENTS,
     taken_by: Callable[[], str | None] = lambda: None,
 ) -> Loop:
-    """A loop from its parts. `models`: those that never change, by pipeline name; `applied` is told each store apply's result; `process` is the name under which the
-    slot was announced, or any that no other process has.
+    """A loop from its parts. `models`: those that never change, by pipeline name; `applied` is told each store apply's result; `process` is
+    the name under which the slot was announced, or any that no other process has.
     """
 
     def monotonic_ms() -> int:
@@ -221,6 +219,9 @@ def assemble(
         now_ms=monotonic_ms,
         say=watch.say,
         changed=watch.roles,
+        patience=Patience(share=limits.refused_share, window=limits.refused_window),
+        by=f"worker {app.name}.{slot}",
+        wall_ms=clock.now_ms,
     )
     paths = Paths(
         {
@@ -238,7 +239,7 @@ def assemble(
         },
         crashes=crashes,
         line_up=line_up,
-        facts=app.facts,
+        topics=Topics(facts=app.facts, control=app.control),
     )
     source = ports.source
     if rules := rules_of(app, ports.store, monotonic_ms, still_ms=2 * limits.store_every_ms):
@@ -373,9 +374,7 @@ def _scorer(
 
     @cache
     def corrections(name: str, version: str, role: Role) -> CorrectionEncoder:
-        return CorrectionEncoder(
-            corrections=pipeline.corrections or "", model_name=name, model_version=version, role=role, **of_pipeline
-        )
+        return CorrectionEncoder(corrections=pipeline.corrections or "", model_name=name, model_version=version, role=role, **of_pipeline)
 
     return Scorer(
         pipeline=pipeline,

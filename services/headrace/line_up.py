@@ -4,8 +4,8 @@
                                                                                         |
     the loop, between two batches --------------------------------------------- taken up v
 
-What is new is loaded and warmed beside what answers, so a change costs the loop the exchange of a reference. Everything that a batch scores
-is scored by one line-up. A version that cannot be had, or cannot be loaded, changes nothing: the old ones of its pipeline go on, it is said,
+What is new is loaded and warmed beside what answers, so a change costs the loop the exchange of a reference. Everything in a batch is
+scored by one line-up. A version that cannot be had, or cannot be loaded, changes nothing: the old ones of its pipeline go on, it is said,
 and tried again. The rosters of different pipelines change one without the other.
 
 An *epoch* is the state of the registry, for one pipeline: the offset behind the command that changed its roster last. The epoch by which
@@ -15,6 +15,7 @@ Pipelines that pin a model have no epoch and never change.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,8 @@ from headrace.definition import App, Pipeline
 from headrace.errors import HeadraceError, TransientError
 from headrace.executor import Executor, Outcome
 from headrace.predict.casting import Cast
-from headrace.predict.registry import Registry, Version
+from headrace.predict.commands import Move
+from headrace.predict.registry import Registry, Role
 from headrace.predict.roles import Roster
 from headrace.predict.scores import Model, Scores
 from headrace.switches import Switch
@@ -32,13 +34,15 @@ from headrace.types import Float64s, Int32s, Int64s, TopicPartition
 
 LOOK_MS = 250
 """How often the control topic is looked at."""
+WHATEVER = 1 << 53
+"""What a command expects that is right whatever was done meanwhile."""
 FALLBACK = "fallback"
 """The version of a score that no model gave."""
 
 News = Callable[[], Iterable[tuple[int, bytes | None]]]
 """The records of the control topic that were not given yet: offset and value. Raises `TransientError`, `UnstableOffsets`."""
-Load = Callable[[Pipeline, Version], Model]
-"""Gets and warms a version. Raises `HeadraceError`."""
+Load = Callable[[Pipeline, str], Model]
+"""Gets and warms a version by the sha256 of its file. Raises `HeadraceError`."""
 
 
 class Fallback:
@@ -62,6 +66,14 @@ class Standing:
     artifacts: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """A shadow or challenger is taken out of its role when it has no score for more than this share of so many events."""
+
+    share: float
+    window: int
+
+
 class LineUp:
     """The `Casting` of a worker."""
 
@@ -75,15 +87,23 @@ class LineUp:
         executor: Executor,
         now_ms: Callable[[], int],
         say: Callable[..., None],
-        changed: Callable[[str, Standing], None] = lambda _, __: None,
+        changed: Callable[[str, Standing], None],
+        patience: Patience,
+        by: str,
+        wall_ms: Callable[[], int],
     ) -> None:
-        """`pinned`: the models of the pipelines that name one; `changed` hears of each new standing that was taken up."""
+        """`pinned`: the models of the pipelines that name one; `changed` hears of each new standing that was taken up; `by` and `wall_ms`
+        stand in the commands that take a version out of its role.
+        """
         self._pinned = {name: Cast(champion=model) for name, model in pinned.items()}
         self._pipelines = {one.name: one for one in app.pipelines if one.name not in pinned}
         self._news, self._load, self._executor, self._now_ms, self._say, self._changed = news, load, executor, now_ms, say, changed
         self._registry = Registry()
         """Belongs to the executor."""
         self._standings: dict[str, Standing] = {}
+        self._patience, self._by, self._wall_ms = patience, by, wall_ms
+        self._answered: dict[tuple[str, str], tuple[int, int]] = {}
+        """Of shadows and challengers, what they were asked in the window at hand, and had no score for."""
         self._look: Outcome[dict[str, Standing]] | None = None
         self._looked_ms: int | None = None
 
@@ -153,6 +173,37 @@ class LineUp:
             if (standing := self._standings.get(name)) is not None and standing.epoch != told.get(name, 0)
         ]
 
+    def observe(self, answered: Mapping[tuple[str, str], tuple[int, int]]) -> list[Move]:
+        """Take note of how versions answered; gives the commands that take those out of their roles that fail. A champion that fails stops
+        the worker (`publish/dead_letter.RefusedShare`): nobody answers in its place.
+        """
+        moves = []
+        for (pipeline, version), counts in answered.items():
+            standing = self._standings.get(pipeline)
+            if standing is None or version not in {standing.roster.challenger, *standing.roster.shadows}:
+                continue
+            before = self._answered.pop((pipeline, version), (0, 0))
+            asked, none = counts[0] + before[0], counts[1] + before[1]
+            if asked < self._patience.window:
+                self._answered[pipeline, version] = asked, none
+            elif none > self._patience.share * asked:
+                reason = f"it had no score for {none:,} of the last {asked:,} events"
+                self._say("version taken out of its role", pipeline=pipeline, version=version, reason=reason)
+                moves.append(self._withdrawal(pipeline, version, reason))
+        return moves
+
+    def _withdrawal(self, pipeline: str, version: str, reason: str) -> Move:
+        return Move(
+            id=uuid.uuid4().hex,
+            at_ms=self._wall_ms(),
+            by=self._by,
+            pipeline=pipeline,
+            version=version,
+            to=Role.REGISTERED,
+            reason=reason,
+            expects=WHATEVER,
+        )
+
     # ------------------------------------------------------------------------------------------------------ beside the loop
 
     def _look_for_more(self, standings: Mapping[str, Standing]) -> dict[str, Standing]:
@@ -161,7 +212,7 @@ class LineUp:
             self._registry.take(offset, value)
         found = {}
         for name, pipeline in self._pipelines.items():
-            epoch, known = self._registry.epoch(name), standings.get(name)
+            epoch, known = self._registry.epoch_of(name), standings.get(name)
             if known is not None and epoch == known.epoch:
                 continue
             try:
@@ -174,7 +225,7 @@ class LineUp:
         roster = self._registry.roster(pipeline.name)
         there = {} if known is None or known.cast is None else {model.version: model for model in known.cast.models()}
         versions = [self._registry.version(pipeline.name, name) for name in roster.versions]
-        models = {one.version: there.get(one.version) or self._load(pipeline, one) for one in versions}
+        models = {one.version: there.get(one.version) or self._load(pipeline, one.sha256) for one in versions}
         champion: Model | None = models.get(roster.champion or "")
         if champion is None and pipeline.fallback is not None:
             champion = Fallback(pipeline.name, pipeline.fallback)

@@ -18,63 +18,69 @@ What is in a stamped file, each under a key of its own in its `metadata_props`, 
 | `headrace.exported` | the features that the exporter was given | `export_...` |
 
 Stamping takes away what an earlier stamp wrote, but for what the exporter did: a file says what its last stamp was told and nothing else.
+
+The registry is reached as `register`, `shadow`, `challenge`, `promote`, `rollback`, `retire`, `withdraw`, `mend` and `versions`, which are
+loaded when they are asked for: who only stamps needs no client of a server.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.definition import Pipeline
 from headrace.errors import DefinitionError
 from headrace.predict import onnx_file
-from headrace.predict.agreement import AGREEMENT, TOLERANCE, Agreement, agreed, agreement_in
-from headrace.predict.attached_rows import (
-    BACKGROUND,
-    GOLDEN_ROWS,
-    GOLDEN_SCORES,
-    MOST_BACKGROUND,
-    MOST_GOLDEN,
-    background_entries,
-    golden_entries,
-)
+from headrace.predict.agreement import AGREEMENT, TOLERANCE, Agreement, agreement_in
+from headrace.predict.attached_rows import BACKGROUND, GOLDEN_ROWS, GOLDEN_SCORES, MOST_BACKGROUND, background_entries
 from headrace.predict.export import export_lightgbm, export_sklearn, export_xgboost
 from headrace.predict.export.finish import exported_names
 from headrace.predict.given_rows import float32_rows, float_rows, spread
-from headrace.predict.lineage import (
-    LINEAGE,
-    Lineage,
-    check_lineage,
-    lineage_among,
-    lineage_entries,
-    lineage_in,
-    with_recipe,
-)
+from headrace.predict.golden import golden_of
+from headrace.predict.lineage import LINEAGE, Lineage, check_lineage, lineage_among, lineage_entries, lineage_in, with_recipe
 from headrace.predict.model_card import CARD, ModelCard, card_in, markdown
 from headrace.predict.signature import METADATA_KEY, OutputKind, Signature, ViewVersion, event_features_fingerprint
-from headrace.types import Float64s
+
+if TYPE_CHECKING:
+    from headrace.apps.model_calls import challenge, mend, promote, register, retire, rollback, shadow, versions, withdraw
 
 __all__ = [
     "Agreement",
     "ModelCard",
     "agreement_of",
     "card_of",
+    "challenge",
     "describe",
     "export_lightgbm",
     "export_sklearn",
     "export_xgboost",
     "lineage_of",
+    "mend",
+    "promote",
+    "register",
+    "retire",
+    "rollback",
+    "shadow",
     "signature_of",
     "stamp",
+    "versions",
+    "withdraw",
 ]
+
+_OF_THE_REGISTRY = ("challenge", "mend", "promote", "register", "retire", "rollback", "shadow", "versions", "withdraw")
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name not in _OF_THE_REGISTRY:
+            raise AttributeError(f"headrace.models has no name {name!r}; it has {', '.join(__all__)}")
+        return getattr(import_module("headrace.apps.model_calls"), name)
+
 
 STAMPED = (METADATA_KEY, GOLDEN_ROWS, GOLDEN_SCORES, BACKGROUND, AGREEMENT, CARD, LINEAGE)
 """The keys that `stamp` writes."""
-
-_A_LITTLE = 1e-6
 
 
 def signature_of(
@@ -133,12 +139,11 @@ def stamp(
     if card is not None:
         entries |= card.entries()
     if background is not None:
-        rows = float_rows(background, signature.features, "background")
-        chosen = rows[spread(len(rows), MOST_BACKGROUND)]
-        entries |= background_entries(float32_rows(chosen, signature.features, "background"))
+        rows = float32_rows(float_rows(background, signature.features, "background"), signature.features, "background")
+        entries |= background_entries(rows[spread(len(rows), MOST_BACKGROUND)])
     if golden_rows is not None:
         bare = onnx_file.with_metadata(content, signature.to_metadata(), without=STAMPED)
-        entries |= _golden(bare, signature, float_rows(golden_rows, signature.features, "golden_rows"), golden_scores, tolerance)
+        entries |= golden_of(bare, signature, float_rows(golden_rows, signature.features, "golden_rows"), golden_scores, tolerance)
     elif golden_scores is not None:
         raise DefinitionError(f"{where}: golden_scores= are given without golden_rows=; give the rows they are of")
     return onnx_file.with_metadata(content, entries, without=STAMPED)
@@ -196,52 +201,3 @@ def _output(content: bytes, output: str | None, where: str) -> str:
     if output is None or output not in names:
         raise DefinitionError(f"{where}: output is {output!r}, the file has {', '.join(names)}: name one with output=")
     return output
-
-
-def _golden(bare: bytes, signature: Signature, rows: Float64s, trained: object, tolerance: float) -> dict[str, str]:
-    """The entries of golden rows; all of them are compared where the trained model's scores are given, 1,000 are kept, with the worst."""
-    from headrace.predict.onnx_model import OnnxModel  # noqa: PLC0415 - the runtime is for those who score
-
-    narrow = float32_rows(rows, signature.features, "golden_rows")
-    found = _scores(OnnxModel.load(bare, signature.features), rows, signature)
-    if trained is None:
-        chosen = spread(len(rows), MOST_GOLDEN)
-        return golden_entries(narrow[chosen], found[chosen])
-    expected = _column(trained, len(rows), signature.class_index)
-    agreement = agreed(found, expected, signature.kind, tolerance)
-    chosen = np.union1d(spread(len(rows), MOST_GOLDEN - 1), [agreement.row])
-    return agreement.entries() | golden_entries(narrow[chosen], expected[chosen])
-
-
-def _scores(model: Any, rows: Float64s, signature: Signature) -> Float64s:  # noqa: ANN401 - an OnnxModel, which is loaded lazily
-    given = model.score(rows)
-    for row, why in given.refused:
-        raise DefinitionError(f"golden_rows: {why} for row {row}; leave the row out, or export a model that has an answer for it")
-    outside = np.flatnonzero((given.scores < -_A_LITTLE) | (given.scores > 1 + _A_LITTLE))
-    if signature.kind is OutputKind.PROBABILITY and len(outside):
-        raise DefinitionError(
-            f"golden_rows: output {signature.output!r} gives {given.scores[outside[0]]:.9g} for row {outside[0]}, which is no probability; "
-            "stamp it with kind='value', or name the output of probabilities with output="
-        )
-    scores: Float64s = given.scores
-    return scores
-
-
-def _column(trained: object, count: int, class_index: int) -> Float64s:
-    """The trained model's scores of the class that is served."""
-    try:
-        scores = np.asarray(trained, dtype=np.float64)
-    except (ValueError, TypeError) as error:
-        raise DefinitionError(f"golden_scores are no numbers ({error}); give what the trained model predicts for golden_rows") from error
-    match scores.shape:
-        case (n,) if n == count:
-            found = scores
-        case (n, 1) if n == count:
-            found = scores[:, 0]
-        case (n, classes) if n == count and 0 <= class_index < classes:
-            found = scores[:, class_index]
-        case shape:
-            raise DefinitionError(f"golden_scores has shape {list(shape)} for {count} golden rows; give one score a row, or one a class")
-    for row in np.flatnonzero(~np.isfinite(found)).tolist():
-        raise DefinitionError(f"golden_scores: that of row {row} is {found[row]}; leave the row out of both")
-    return found

