@@ -28,6 +28,8 @@ DRAWN = 512
 ABSENT = 0.1
 MOST_APART = 0.01
 """The share of rows that may differ more; where they do not come in classes, differences are measured against the size of the score."""
+ZERO = 1e-30
+"""What is smaller is drawn as zero: LightGBM parts zeros from the rest at 1e-35, and takes what is between for zero."""
 _TINY = 1e-12
 
 Library = Callable[[Rows], Any]
@@ -71,8 +73,7 @@ def _chosen(given: object, names: Sequence[str]) -> Rows:
 
 
 def _absent(rows: Rows) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = np.isnan(rows).any(axis=1)
-    return found
+    return np.asarray(np.isnan(rows).any(axis=1))
 
 
 def _scores(exported: bytes, names: Sequence[str], output: str, index: int, rows: Rows) -> Float64s:
@@ -96,7 +97,7 @@ def _drawn(model: onnx.ModelProto, width: int, *, absent: bool) -> Rows:
     draw = np.random.default_rng(17)
     rows = draw.standard_normal((DRAWN, width)).astype(np.float32)
     for place, (values, categories) in _thresholds(model).items():
-        found = np.array(sorted(values), dtype=np.float32)
+        found = np.array(sorted({value if abs(value) > ZERO else 0.0 for value in values}), dtype=np.float32)
         on = found[draw.integers(0, len(found), DRAWN)]
         if categories:
             sides = [on, on + 1, np.zeros_like(on)]
