@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import DefinitionError
-from headrace.predict.agreement import differences
+from headrace.predict.agreement import SHARE, differences
 from headrace.predict.attached_rows import MOST_GOLDEN, Rows
 from headrace.predict.export.finish import INPUT, finished
 from headrace.predict.given_rows import float32_rows, float_rows, spread
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 DRAWN = 512
 ABSENT = 0.1
-MOST_APART = 0.01
-"""The share of rows that may differ more; where they do not come in classes, differences are measured against the size of the score."""
 ZERO = 1e-30
 """What is smaller is drawn as zero: LightGBM parts zeros from the rest at 1e-35, and takes what is between for zero."""
 _TINY = 1e-12
@@ -47,6 +45,7 @@ def compared(
     exported = finished(converted, names, output)
     chosen = _chosen(rows, names) if rows is not None else _drawn(converted, len(names), absent=absent)
     trained = np.asarray(library(chosen), dtype=np.float64).reshape(len(chosen), -1)
+    # Where scores do not come in classes, differences are measured against the size of each.
     # The second of two classes is all of it; where the library gives one number it is that of the second.
     for index in [1] if trained.shape[1] <= 2 else range(trained.shape[1]):  # noqa: PLR2004 - as just said
         expected = trained[:, min(index, trained.shape[1] - 1)]
@@ -54,7 +53,7 @@ def compared(
         size = np.abs(expected)
         off = differences(found, expected) / (1.0 if trained.shape[1] > 1 else np.maximum(size, max(float(np.median(size)), _TINY)))
         apart = off > tolerance
-        if apart.mean() > MOST_APART:
+        if apart.mean() > SHARE:
             row = int(np.argmax(off))
             absent_alone = ", all of them with absent values (impute those in the pipeline)" if _absent(chosen[apart]).all() else ""
             raise DefinitionError(
