@@ -104,7 +104,8 @@ def _graded(found: Scenario) -> Iterator[list[str]]:
         return
     counts = found.labels or {}
     missing = ", ".join(f"{counts[name]:,} {why}" for name, why in WHY.items() if counts.get(name))
-    title = f"outcomes, known of {grading.rows:,} events, {number(grading.mean)} on average{f'; not: {missing}' if missing else ''}"
+    mean = f", {number(grading.mean)} on average" if grading.rows else ""
+    title = f"outcomes, known of {grading.rows:,} events{mean}{f'; not: {missing}' if missing else ''}"
     if not grading.rows:
         yield [title]
         return

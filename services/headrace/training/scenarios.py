@@ -11,7 +11,7 @@ from the same pass over the log, by the one fold that serves: a scenario that ch
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -196,7 +196,7 @@ def scenario(
         thresholds=thresholds(kind, threshold, baseline_threshold),
         by=by_kind,
         examples=examples,
-        id_of=lambda partition, offset: f"{chosen.source.topic}-{partition}-{offset}-{before.name}",
+        id_of=_id_of(chosen, before.name, events),
     )
     served = None
     if isinstance(events, Topics):
@@ -220,6 +220,13 @@ def scenario(
         account=replay.history.account,
         rows=rows,
     )
+
+
+def _id_of(pipeline: Pipeline, model: str, events: object) -> Callable[[int, int], str]:
+    """How an event is called: by the id of its prediction, which `headrace explain` takes; in a file by the number of its row."""
+    if not isinstance(events, Topics):
+        return lambda _, offset: f"row-{offset}"
+    return lambda partition, offset: f"{pipeline.source.topic}-{partition}-{offset}-{model}"
 
 
 def _insist(pipeline: Pipeline, labels: object, examples: int) -> None:

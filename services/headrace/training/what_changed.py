@@ -124,7 +124,7 @@ class Example:
     """One event."""
 
     id: str
-    """That of its prediction."""
+    """That of its prediction; of an event in a file, the number of its row."""
     entity: str
     event_time_ms: int
     partition: int
@@ -163,7 +163,7 @@ class Rules:
     examples: int
     """How many of each sort."""
     id_of: Callable[[int, int], str]
-    """The id of the prediction of the event at a partition and offset."""
+    """What the event at a partition and offset is called."""
 
 
 def compare(rows: ScoredRows, rules: Rules) -> Comparison:

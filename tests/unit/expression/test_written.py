@@ -18,7 +18,7 @@ WRITTEN: dict[str, Expression] = {
     "2 - x * y / -3.5": 2 - hr.col("x") * hr.col("y") / -3.5,
     "-x": -hr.col("x"),
     "- 7": literal(-7),
-    "True": literal(True),
+    "True": literal(value=True),
     "'books'": literal("books"),
     "(x > 1) & ~ok | (y <= 2)": (hr.col("x") > 1) & ~hr.col("ok") | (hr.col("y") <= 2),
     "word == 'ü'": hr.col("word") == "ü",

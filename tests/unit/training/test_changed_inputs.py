@@ -171,7 +171,7 @@ def test_assignments_as_they_are_written() -> None:
     """The first = parts field and expression; a comparison is none, and a field is set once."""
     assert assignments(["a=b + 1", " c = (d == 2) "], where="--set") == {"a": "b + 1", "c": "(d == 2)"}
     for text in ("a", "a==b", "=b", "a =", "1a=2"):
-        with pytest.raises(DefinitionError, match="^--set: .* names no field to set; write FIELD=EXPRESSION"):
+        with pytest.raises(DefinitionError, match=r"^--set: .* names no field to set; write FIELD=EXPRESSION"):
             assignments([text], where="--set")
     with pytest.raises(DefinitionError, match="'a' is set twice"):
         assignments(["a=1", "a=2"], where="--set")
