@@ -133,11 +133,11 @@ def test_without_changes_there_is_one_vector() -> None:
     assert all(one.after is one.before for one in found)
 
 
-def flown(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Driver:
+def flown(change: Callable[[dict[str, Any]], dict[str, Any]], count: int = 160) -> Driver:
     """Flights through two hops, out of order, late and bad ones among them, worked off as they come."""
     draw = random.Random(3)
     driver = flying.started(draw)
-    for number in range(160):
+    for number in range(count):
         driver.advance(draw.choice([0, 500, 60_000, 240_000]))
         fields = {
             "tail": f"N{draw.randrange(12)}",
@@ -165,15 +165,48 @@ def test_changes_go_through_every_hop() -> None:
 def test_events_that_an_earlier_stage_has_lost_have_no_row() -> None:
     """Where the source's log has lost its beginning, what it gave for a changed event cannot be told: the row is left out and counted."""
     pipeline = flying.app.pipelines[0]
-    driver = flown(lambda row: row)
+    driver = flown(lambda row: row, 320)
     for number in range(flying.PARTITIONS):
-        driver.log.delete_before(TopicPartition(flying.TOPIC, number), 25)
+        driver.log.delete_before(TopicPartition(flying.TOPIC, number), 5)
     change = changed_inputs(pipeline, inputs={"delay": "delay + 1"})
     found, replay = replayed(flying.app, hr.Topics.of(driver.log), change)
     whole, _ = replayed(flying.app, hr.Topics.of(driver.log), changed_inputs(pipeline))
     rows, all_rows = (sum(map(len, stretches)) for stretches in (found, whole))
-    assert rows < all_rows
+    assert 0 < rows < all_rows
     assert replay.history.account.incomplete == all_rows - rows
+    changed = flown(lambda row: row | {"delay": row["delay"] + 1}, 320)
+    expected = framed(hr.training_frame(flying.app, events=hr.Topics.of(changed.log)))
+    after = by_place(found, lambda one: one.after)
+    assert after == {place: expected[place] for place in after}
+
+
+def test_where_the_log_has_lost_its_beginning_rows_are_those_of_a_frame() -> None:
+    """The first rows, whose windows reach behind it, are left out and counted on both sides."""
+    driver = shop.driven(600)
+    for number in (0, 1):
+        driver.log.delete_before(TopicPartition("payments.v1", number), 20)
+    found, replay = replayed(shop.app, hr.Topics.of(driver.log), changed_inputs(shop.fraud, inputs={"amount": "amount"}))
+    frame = hr.training_frame(shop.app, events=hr.Topics.of(driver.log))
+    assert by_place(found, lambda one: one.before) == by_place(found, lambda one: one.after) == framed(frame)
+    assert replay.history.account.incomplete == frame.lineage["incomplete"] > 0
+
+
+def test_all_views_that_read_what_is_changed_are_folded_again() -> None:
+    """From a table, where one pass folds every entity: each view is that of a table whose events are so."""
+    pipeline, draw = flying.app.pipelines[0], random.Random(4)
+    rows = [
+        {
+            "tail": f"N{draw.randrange(9)}",
+            "origin": f"A{draw.randrange(3)}",
+            "carrier": "AA",
+            "at": flying.START_MS + 90_000 * number,
+            "delay": 3.0,
+        }
+        for number in range(120)
+    ]
+    found, _ = replayed(pipeline, shop.table(rows), changed_inputs(pipeline, inputs={"delay": "delay + 4"}))
+    changed = hr.training_frame(pipeline, events=shop.table([row | {"delay": 7.0} for row in rows]))
+    assert by_place(found, lambda one: one.after) == framed(changed)
 
 
 def test_what_is_looked_up_stays_and_may_be_emptied(seed: int) -> None:
