@@ -29,6 +29,7 @@ COMMANDS = {
     "state": ("state", "The online state of an app: verify, rebuild, snapshot, restore, forget."),
     "verify": ("verify", "Check what was promised on your own topics."),
     "training-set": ("training_set", "Make the rows a model is trained on, from topics or files."),
+    "scenario": ("scenario", "Say what another model, threshold or input would have changed."),
     "audit": ("audit", "Compare the features that were served with a naive recomputation, for a sample of entities."),
     "tail": ("tail", "Print the records of a topic readably."),
 }
