@@ -16,6 +16,17 @@ class Scores:
     refused: list[tuple[int, str]]
 
 
+class Explains(Protocol):
+    """What tells how much each feature contributed to a score."""
+
+    @property
+    def base(self) -> float:
+        """What a score is explained from: contributions add up to its margin less this."""
+
+    def contributions(self, values: Float64s) -> Float64s:
+        """Contributions to the margin, [events, features], of feature vectors as `Model.score` takes them."""
+
+
 class Model(Protocol):
     """A model version that is loaded and warm."""
 
