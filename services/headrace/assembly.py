@@ -9,8 +9,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Protocol
+from functools import cache, partial
+from typing import Any, Protocol
 
 from headrace.assignment import Assignment
 from headrace.batch_size import BatchSize
@@ -28,13 +28,17 @@ from headrace.features.looked_up import LooksUp, ViewLookUps
 from headrace.features.memory_store import MemoryStore
 from headrace.features.resident import ResidentStates
 from headrace.features.state_store import LookupStore, StateStore
+from headrace.line_up import LineUp
 from headrace.loop import Loop
 from headrace.memory_log import Hook, MemoryLog, MemoryReader, MemorySink, MemorySource, go_on
 from headrace.pacing import rules_of
 from headrace.parts import Limits, Parts, Watch
 from headrace.paths import Paths, decoder_of
 from headrace.pipeline import SourcePath
+from headrace.predict.artifacts import ArtifactStore, MemoryArtifacts
+from headrace.predict.casting import Casting
 from headrace.predict.onnx_model import OnnxModel
+from headrace.predict.registry import Version
 from headrace.predict.scores import Model
 from headrace.predict.signature import check
 from headrace.publish.correction_encoder import CorrectionEncoder
@@ -47,20 +51,21 @@ from headrace.scorer import Scorer
 from headrace.source import Hop, Source
 from headrace.takeover import identity_of, is_newer
 from headrace.timeline import Timeline
-from headrace.types import Delivery, Position, StatesPage, TopicPartition
+from headrace.types import Delivery, Position, Role, StatesPage, TopicPartition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Executors:
-    """Where what waits for the outside runs: commits, store calls and claims, each in an order of its own."""
+    """Where what waits for the outside runs: commits, store calls, claims, and what is new of models, each in an order of its own."""
 
     commits: Executor
     store: Executor
     claims: Executor
+    models: Executor
 
     def close(self) -> None:
         """Wait for what is queued."""
-        for executor in (self.claims, self.commits, self.store):
+        for executor in (self.models, self.claims, self.commits, self.store):
             executor.close()
 
 
@@ -72,35 +77,41 @@ class Ports:
     sink: RecordSink
     store: StateStore
     facts: Facts
+    control: Facts
+    artifacts: ArtifactStore
     reader: Callable[[], RecordReader]
     """A new reader of any topic."""
 
 
 def inline_executors() -> Executors:
     """Everything in the calling thread."""
-    return Executors(commits=InlineExecutor(), store=InlineExecutor(), claims=InlineExecutor())
+    return Executors(commits=InlineExecutor(), store=InlineExecutor(), claims=InlineExecutor(), models=InlineExecutor())
 
 
 def thread_executors() -> Executors:
     """A thread for each: the hot thread never waits for the outside but where the protocol says so."""
-    return Executors(commits=ThreadExecutor("commits"), store=ThreadExecutor("store"), claims=ThreadExecutor("claims"))
+    return Executors(**{name: ThreadExecutor(name) for name in ("commits", "store", "claims", "models")})
 
 
 def load_models(app: App) -> dict[str, OnnxModel]:
-    """The model of each pipeline, loaded and checked against it. Raises `DefinitionError` or `SignatureMismatch`."""
-    models = {}
-    for pipeline in app.pipelines:
-        if pipeline.model is None:
-            raise DefinitionError(f'Pipeline({pipeline.name!r}) names no model: say model="path/to/model.onnx"')
-        model = OnnxModel.load(pipeline.model, pipeline.feature_names)
-        check(model.signature, pipeline)
-        models[pipeline.name] = model
-    return models
+    """The models of the pipelines that name one, loaded and checked. Raises `DefinitionError` or `SignatureMismatch`."""
+    return {pipeline.name: _checked(pipeline.model, pipeline) for pipeline in app.pipelines if pipeline.model is not None}
+
+
+def load_version(artifacts: ArtifactStore, pipeline: Pipeline, version: Version) -> OnnxModel:
+    """A version of a pipeline's model, loaded and checked. Raises `HeadraceError`: its bytes are away, or not what they were."""
+    return _checked(artifacts.get(version.sha256), pipeline)
+
+
+def _checked(model: str | bytes, pipeline: Pipeline) -> OnnxModel:
+    loaded = OnnxModel.load(model, pipeline.feature_names)
+    check(loaded.signature, pipeline)
+    return loaded
 
 
 def silent_watch(clock: Clock, **told: Callable[..., None]) -> Watch:
     """A watch that tells nobody but those given by name."""
-    nobody: dict[str, Callable[..., None]] = dict.fromkeys(("tick", "committed", "transaction", "rebalanced", "say"), _nothing)
+    nobody: dict[str, Callable[..., None]] = dict.fromkeys(("tick", "committed", "transaction", "rebalanced", "roles", "say"), _nothing)
     return Watch(**{**nobody, **told}, timeline=lambda: Timeline(clock.monotonic_ns))
 
 
@@ -115,6 +126,7 @@ def embedded(
     store: MemoryStore,
     clock: Clock,
     models: Mapping[str, Model] | None = None,
+    artifacts: ArtifactStore | None = None,
     slot: str = "0",
     limits: Limits | None = None,
     watch: Watch | None = None,
@@ -129,6 +141,8 @@ def embedded(
             sink=MemorySink(log, transactional_id=f"{app.name}.{slot}", pause=pause),
             store=store,
             facts=Facts(app.facts, lambda: MemoryReader(log), source.written_end),
+            control=Facts(app.control, lambda: MemoryReader(log), source.written_end),
+            artifacts=artifacts or MemoryArtifacts(),
             reader=lambda: MemoryReader(log),
         ),
         models=load_models(app) if models is None else models,
@@ -151,7 +165,8 @@ def prepare_embedded(app: App, log: MemoryLog, partitions: int) -> None:
             log.group(app.name).offsets.setdefault(partition, Position(offset=0, watermark_ms=None))
     for topic in (app.dead_letters, *app.result_topics):
         log.create_topic(topic, partitions)
-    log.create_topic(app.facts, 1)
+    for topic in (app.facts, app.control):
+        log.create_topic(topic, 1)
 
 
 def assemble(
@@ -170,7 +185,7 @@ def assemble(
     headers: HeaderPolicy = HeaderPolicy.CLOUDEVENTS,
     taken_by: Callable[[], str | None] = lambda: None,
 ) -> Loop:
-    """A loop from its parts. `models`: by pipeline name; `applied` is told each store apply's result; `process` is the name under which the
+    """A loop from its parts. `models`: those that never change, by pipeline name; `applied` is told each store apply's result; `process` is the name under which the
     slot was announced, or any that no other process has.
     """
 
@@ -197,6 +212,16 @@ def assemble(
         process=process,
         is_newer=is_newer,
     )
+    line_up = LineUp(
+        app,
+        pinned=models,
+        news=ports.control.news,
+        load=partial(load_version, ports.artifacts),
+        executor=executors.models,
+        now_ms=monotonic_ms,
+        say=watch.say,
+        changed=watch.roles,
+    )
     paths = Paths(
         {
             reads.topic: source_path(
@@ -204,7 +229,7 @@ def assemble(
                 reads,
                 applier,
                 look_ups=partial(view_look_ups, app, ports.store),
-                models=models,
+                casting=line_up,
                 clock=clock,
                 limits=limits,
                 headers=headers,
@@ -212,6 +237,7 @@ def assemble(
             for reads in app.inputs
         },
         crashes=crashes,
+        line_up=line_up,
         facts=app.facts,
     )
     source = ports.source
@@ -268,14 +294,14 @@ def source_path(
     stored: States,
     *,
     look_ups: Callable[[Pipeline], LooksUp | None],
-    models: Mapping[str, Model],
+    casting: Casting,
     clock: Clock,
     limits: Limits,
     headers: HeaderPolicy,
 ) -> SourcePath:
     """The path of one source or hop: its views, every pipeline that scores there, and every hop it feeds.
 
-    `look_ups` gives what a pipeline looks up, None where it looks up nothing.
+    `look_ups` gives what a pipeline looks up, None where it looks up nothing; `casting` says who scores.
     """
     views = app.views_of(reads)
     carried = reads.carried if isinstance(reads, Hop) else ()
@@ -291,9 +317,9 @@ def source_path(
             capacity=limits.resident_entities,
             lateness_ms=reads.lateness_ms,
         ),
-        scorers=[_scorer(app, pipeline, models[pipeline.name], names, headers, look_ups(pipeline)) for pipeline in app.pipelines_of(reads)],
+        scorers=[_scorer(app, pipeline, casting, names, headers, look_ups(pipeline)) for pipeline in app.pipelines_of(reads)],
         hops=[HopWriter(hop, [names.index(name) for name in hop.carried]) for hop in _fed_by(app, reads)],
-        model=models[app.stages_at(reads)[0].pipeline.name].name if isinstance(reads, Hop) else None,
+        model=casting.model_name(app.stages_at(reads)[0].pipeline.name) if isinstance(reads, Hop) else None,
         dead_letters=DeadLetters(app.name, app.dead_letters, max_record_bytes=limits.max_record_bytes),
         share=RefusedShare(limits.refused_share, limits.refused_window, app=app.name),
         now_ms=clock.now_ms,
@@ -326,41 +352,36 @@ def view_look_ups(app: App, store: LookupStore, pipeline: Pipeline) -> ViewLookU
     return ViewLookUps(wanted.views, topics, stale_after_ms=wanted.stale_after_ms, store=store)
 
 
-def _scorer(app: App, pipeline: Pipeline, model: Model, names: Sequence[str], headers: HeaderPolicy, look_ups: LooksUp | None) -> Scorer:
+def _scorer(
+    app: App, pipeline: Pipeline, casting: Casting, names: Sequence[str], headers: HeaderPolicy, look_ups: LooksUp | None
+) -> Scorer:
     own = [f"{view.name}.{feature}" for view in pipeline.own_views for feature in view.feature_names]
+    of_pipeline: dict[str, Any] = {
+        "app": app.name,
+        "source_topic": pipeline.source.topic,
+        "pipeline": pipeline.name,
+        "feature_names": pipeline.feature_names,
+        "publish_features": pipeline.publish_features,
+        "fingerprint": pipeline.fingerprint,
+        "headers": headers,
+    }
+
+    @cache
+    def predictions(name: str, version: str, role: Role) -> Encoder:
+        topic = pipeline.shadow if role == "shadow" and pipeline.shadow is not None else pipeline.predictions
+        return Encoder(predictions=topic, model_name=name, model_version=version, role=role, **of_pipeline)
+
+    @cache
+    def corrections(name: str, version: str, role: Role) -> CorrectionEncoder:
+        return CorrectionEncoder(
+            corrections=pipeline.corrections or "", model_name=name, model_version=version, role=role, **of_pipeline
+        )
+
     return Scorer(
         pipeline=pipeline,
-        model=model,
-        encoder=Encoder(
-            app=app.name,
-            source_topic=pipeline.source.topic,
-            pipeline=pipeline.name,
-            predictions=pipeline.predictions,
-            feature_names=pipeline.feature_names,
-            publish_features=pipeline.publish_features,
-            model_name=model.name,
-            model_version=model.version,
-            fingerprint=pipeline.fingerprint,
-            headers=headers,
-        ),
+        casting=casting,
+        encoder=lambda model, role: predictions(model.name, model.version, role),
         columns=None if own == list(names) else [names.index(name) for name in own],
         look_ups=look_ups,
-        corrections=_corrections(app, pipeline, model, headers),
-    )
-
-
-def _corrections(app: App, pipeline: Pipeline, model: Model, headers: HeaderPolicy) -> CorrectionEncoder | None:
-    if pipeline.corrections is None:
-        return None
-    return CorrectionEncoder(
-        app=app.name,
-        source_topic=pipeline.source.topic,
-        pipeline=pipeline.name,
-        corrections=pipeline.corrections,
-        feature_names=pipeline.feature_names,
-        publish_features=pipeline.publish_features,
-        model_name=model.name,
-        model_version=model.version,
-        fingerprint=pipeline.fingerprint,
-        headers=headers,
+        corrections=None if pipeline.corrections is None else lambda model, role: corrections(model.name, model.version, role),
     )

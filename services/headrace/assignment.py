@@ -57,8 +57,22 @@ class Path(Protocol):
     def replay(self, batch: RecordBatch, timeline: Timeline) -> None:
         """Fold records whose predictions are already committed."""
 
-    def score(self, batches: Sequence[RecordBatch], ends: Mapping[TopicPartition, int], timeline: Timeline) -> Work:
-        """Fold and score records; `ends` are the positions behind this batch of every partition in it, replayed ones included."""
+    def awaited(self, topic: str, epochs: Mapping[str, int]) -> str | None:
+        """Why a partition cannot be scored yet that was last scored by these epochs; None where it can. From any thread."""
+
+    def switched(self, live: Iterable[TopicPartition]) -> list[TopicPartition]:
+        """Between two batches: take up what has changed about who scores; gives those of these partitions that do not know it yet."""
+
+    def score(
+        self,
+        batches: Sequence[RecordBatch],
+        ends: Mapping[TopicPartition, int],
+        begins: Mapping[TopicPartition, int],
+        timeline: Timeline,
+    ) -> Work:
+        """Fold and score records; `ends` are the positions behind this batch of every partition in it, replayed ones included; in front of
+        `begins` others score from now on.
+        """
 
     def unpacked(self) -> int:
         """How many positions and states have moved since the last pack."""
@@ -92,6 +106,8 @@ class Sorted:
     ends: dict[TopicPartition, int]
     arrived: list[TopicPartition]
     """Partitions whose catch-up ends with this drain."""
+    begins: dict[TopicPartition, int]
+    """Where live partitions stood before it that do not know yet who scores now."""
 
 
 class Assignment:
@@ -187,7 +203,8 @@ class Assignment:
 
     def sort(self, drain: Drain) -> Sorted:
         """Drop what is not ours to read, and tell what is only folded from what is scored."""
-        answer = Sorted(replay=[], live=[], ends={}, arrived=[])
+        answer = Sorted(replay=[], live=[], ends={}, arrived=[], begins={})
+        begins = {name: mine.position for name, mine in self.partitions.items() if mine.phase is Phase.LIVE}
         for batch in drain.batches:
             self._sort_batch(batch, answer)
         for name, end in drain.ends.items():
@@ -197,6 +214,10 @@ class Assignment:
             if mine is not None and mine.phase is Phase.CATCHING_UP and mine.plan is not None and end >= mine.plan.live_from:
                 mine.position = answer.ends[name] = max(mine.position, mine.plan.live_from)
                 self._arrive(name, mine, answer)
+        begins |= {name: plan.live_from for name in answer.arrived if (plan := self.partitions[name].plan) is not None}
+        for name in self.path.switched(begins):
+            answer.begins[name] = begins[name]
+            answer.ends.setdefault(name, begins[name])
         return answer
 
     def _sort_batch(self, batch: RecordBatch, answer: Sorted) -> None:
@@ -298,6 +319,9 @@ class Assignment:
             rebuild_offset = self._source.offset_at(name, rebuild_ms)
             found = replace(found, log=self._source.log_range(name))  # asked once more: retention may have come in between
         plan = recovery.decide(found, self._delivery, rebuild_ms=rebuild_ms, rebuild_offset=rebuild_offset)
+        waits_for = self.path.awaited(name.topic, plan.epochs)
+        if waits_for is not None:
+            raise TransientError(f"{name.topic}-{name.partition}: {waits_for}")
         self._insist_on(name, owner)
         if plan.resets and self._store.reset(name, plan.resets, owner, topic_id, plan.live_from) is not ApplyResult.OK:
             raise PartitionMoved(f"{name.topic}-{name.partition}: claimed by another worker")

@@ -1,8 +1,9 @@
 """What travels beside a committed offset, as text: the watermark of the partition at that offset (pure).
 
-    {"v":1,"wm":1372636800000}
+    {"v":1,"wm":1372636800000,"ep":{"late_arrival":57}}
 
-Of a hop it is a text: the watermark of each partition that feeds it (`types.watermark_text`). A broker keeps at most 4,096 bytes of it. An
+The watermark of a hop is a text: that of each partition that feeds it (`types.watermark_text`). `ep` says by which state of the registry
+each pipeline that scores there scores from the offset on; it is left out where models do not come from a registry. A broker keeps at most 4,096 bytes of it. An
 offset that somebody else committed (a reset by hand) carries other text or none: then the watermark is not known.
 """
 
@@ -17,18 +18,34 @@ VERSION = 1
 
 def as_text(position: Position) -> str:
     """The metadata to commit with a position."""
-    if position.watermark_ms is None:
-        return f'{{"v":{VERSION}}}'
-    text = watermark_text(position.watermark_ms)
-    return f'{{"v":{VERSION},"wm":"{text}"}}' if isinstance(position.watermark_ms, HopWatermark) else f'{{"v":{VERSION},"wm":{text}}}'
+    told: dict[str, object] = {"v": VERSION}
+    if position.watermark_ms is not None:
+        of_hop = isinstance(position.watermark_ms, HopWatermark)
+        told["wm"] = watermark_text(position.watermark_ms) if of_hop else int(position.watermark_ms)
+    if position.epochs:
+        told["ep"] = dict(position.epochs)
+    return json.dumps(told, separators=(",", ":"))
 
 
 def position(offset: int, text: str | None) -> Position:
     """The position that was committed as this offset with this text."""
     try:
         found = json.loads(text or "")
-        told = found.get("wm") if isinstance(found, dict) and found.get("v") == VERSION else None
-        known = type(told) is int or (isinstance(told, str) and "," in told)
-        return Position(offset=offset, watermark_ms=watermark_of(str(told)) if known else None)
     except ValueError:
+        found = None
+    if not isinstance(found, dict) or found.get("v") != VERSION:
         return Position(offset=offset, watermark_ms=None)
+    return Position(offset=offset, watermark_ms=_watermark(found.get("wm")), epochs=_epochs(found.get("ep")))
+
+
+def _watermark(told: object) -> int | None:
+    if type(told) is not int and not (isinstance(told, str) and "," in told):
+        return None
+    try:
+        return watermark_of(str(told))
+    except ValueError:
+        return None
+
+
+def _epochs(told: object) -> dict[str, int]:
+    return {str(name): epoch for name, epoch in told.items() if type(epoch) is int} if isinstance(told, dict) else {}

@@ -14,6 +14,7 @@ does not look up come from one source.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -60,8 +61,8 @@ class Pipeline:
     """Source -> feature views -> model -> prediction topic, as declared. Raises `DefinitionError`.
 
     Its feature vector holds the features of each view in order, then those of `look_up`, then `event_features`: fields of the scored event
-    itself, or expressions over them. `source` may be left out where there are views of it. `model` is the path of an ONNX file, or None to
-    publish features without a score. Without views it keeps no state: what it scores is looked up, or stands in the event.
+    itself, or expressions over them. `source` may be left out where there are views of it. `model` is the path of an ONNX file that never
+    changes; without it versions come from the registry (`headrace model`), and `fallback` is the score while none of them is champion. Without views it keeps no state: what it scores is looked up, or stands in the event.
 
     With `corrections` the vectors that an event out of order changed after they were published are published again, to
     `<predictions>.corrections` and in the transaction of that event, told in the order of event time.
@@ -80,6 +81,7 @@ class Pipeline:
         outcomes: Outcomes | None = None,
         publish_features: bool = True,
         corrections: bool = False,
+        fallback: float | None = None,
     ) -> None:
         where = f"Pipeline({name!r})"
         if not _PIPELINE_NAME.fullmatch(name):
@@ -109,6 +111,14 @@ class Pipeline:
         """Where corrections go; None: there are none."""
         self.retained = self._retained(where) if corrections else None
         """What is kept for them."""
+        if fallback is not None and (model is not None or not math.isfinite(fallback)):
+            raise DefinitionError(f"{where}: fallback={fallback} is the finite score of a pipeline without model=..., which has its model")
+        self.fallback = fallback
+
+    @property
+    def shadow(self) -> str | None:
+        """Where the scores of shadows go; None: its model never changes."""
+        return f"{self.predictions}.shadow" if self.model is None else None
 
     def _retained(self, where: str) -> RetainedView:
         """The events that corrections are told from. Raises `DefinitionError` where they could not be."""
@@ -206,6 +216,14 @@ class Stage:
     keeps_only: bool = False
 
     @property
+    def writes(self) -> tuple[str, ...]:
+        """The topics of its results, corrections apart."""
+        if self.passes_on is not None:
+            return (self.passes_on.topic,)
+        topics = (self.pipeline.predictions, self.pipeline.shadow) if self.scores else ()
+        return tuple(topic for topic in topics if topic is not None)
+
+    @property
     def scores(self) -> bool:
         """Whether it is the last stage of its pipeline."""
         return self.passes_on is None and not self.keeps_only
@@ -279,7 +297,7 @@ class App:
         self.views = self._all_views(where)
         read = {one.topic for one in self.inputs}
         for pipeline in self.pipelines:
-            for topic in (pipeline.predictions, pipeline.corrections):
+            for topic in (pipeline.predictions, pipeline.corrections, pipeline.shadow):
                 if topic in read | {self.dead_letters}:
                     raise DefinitionError(f"{where}: {pipeline!r} publishes to {topic!r}, which the app uses already; choose another")
         if self.facts in read | set(self.result_topics):
@@ -299,8 +317,8 @@ class App:
 
     @property
     def result_topics(self) -> tuple[str, ...]:
-        """The topics of its predictions, and of their corrections."""
-        topics = (topic for one in self.pipelines for topic in (one.predictions, one.corrections))
+        """The topics of its predictions, of their corrections and of what shadows score."""
+        topics = (topic for one in self.pipelines for topic in (one.predictions, one.corrections, one.shadow))
         return tuple(topic for topic in topics if topic is not None)
 
     @property

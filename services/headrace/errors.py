@@ -14,7 +14,11 @@
     |-- PartitionGivenUp         one partition cannot be served; the others go on
     |-- PartitionMoved           the store says that a partition is no longer ours or not where we left it: recover it
     |-- SnapshotRefused          a file of states cannot be taken or used: says why, and that nothing was changed
-    `-- LookupRefused            a look-up asks for something that cannot be answered exactly
+    |-- LookupRefused            a look-up asks for something that cannot be answered exactly
+    |-- RegistryRefused          a command for the registry of models is not taken: says why, and the next command
+    `-- ArtifactRefused          the bytes of a model version cannot be had as they were registered
+        |-- ArtifactMissing      the store holds none under that sha256
+        `-- ArtifactDamaged      the store holds others under that sha256
 
 A bad record is never an exception: it becomes a dead letter (`types.Reason`). The loop retries `TransientError` and recovers
 from `PartitionMoved`; any other ends the process with one clear line.
@@ -81,3 +85,19 @@ class SnapshotRefused(HeadraceError):
 
 class LookupRefused(HeadraceError):
     """A look-up asks for something that cannot be answered exactly."""
+
+
+class RegistryRefused(HeadraceError):
+    """A command for the registry of models is not taken; the text says why and names the next command."""
+
+
+class ArtifactRefused(HeadraceError):
+    """The bytes of a model version cannot be had as they were registered; a version that is live goes on."""
+
+
+class ArtifactMissing(ArtifactRefused):
+    """The store holds no bytes under that sha256."""
+
+
+class ArtifactDamaged(ArtifactRefused):
+    """The store holds other bytes under that sha256."""

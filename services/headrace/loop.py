@@ -113,7 +113,7 @@ class Loop:
         self._assignment.go_live(found.arrived)
         if not found.ends:
             return None
-        work = self._path.score(found.live, found.ends, timeline)
+        work = self._path.score(found.live, found.ends, found.begins, timeline)
         work.writes = self._packed(backlog=backlog)
         timeline.mark("pack")
         return work

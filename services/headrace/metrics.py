@@ -107,8 +107,8 @@ class _PartitionGauge(_Children[TopicPartition, Gauge]):
 class Metrics:
     """The metrics of a worker. Methods are called by one thread, once a batch or less; `exposition` by any.
 
-    `topics`, `models`, `hops`, `looked_up` and `corrected` are what the app reads, its models, the topics between its stages, the views it
-    looks up and the pipelines with corrections: each of their series begins at 0.
+    `topics`, `models`, `hops`, `looked_up`, `corrected` and `shadowed` are what the app reads, its models, the topics between its stages, the
+    views it looks up, the pipelines with corrections and those of which versions may be shadows: each of their series begins at 0.
     """
 
     def __init__(
@@ -120,6 +120,7 @@ class Metrics:
         hops: Sequence[str] = (),
         looked_up: Sequence[str] = (),
         corrected: Sequence[str] = (),
+        shadowed: Sequence[str] = (),
     ) -> None:
         self.registry = registry = registry or CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -136,6 +137,7 @@ class Metrics:
         self._corrections = counters(
             "corrections", "Corrections published and committed: vectors that an event out of order changed.", "pipeline", corrected
         )
+        self._shadowed = counters("shadow_scores", "Scores of shadows published and committed.", "pipeline", shadowed)
         looked = Counter(
             "headrace_look_ups", "Views looked up for a prediction, by how they were marked.", ("view", "mark"), registry=registry
         )
@@ -204,10 +206,11 @@ class Metrics:
         predictions: Mapping[str, int],
         passed_on: Mapping[str, int],
         looked_up: Mapping[tuple[str, str], int],
+        shadowed: Mapping[str, int],
         corrected: Mapping[str, int],
     ) -> None:
         """Count what a committed batch of one topic held: `predictions` by model name, `passed_on` by hop, `looked_up` by view and mark,
-        `corrected` by pipeline, `refused` by reason.
+        `shadowed` and `corrected` by pipeline, `refused` by reason.
         """
         self._events[topic].inc(events)
         self._late[topic].inc(late)
@@ -218,6 +221,8 @@ class Metrics:
             self._passed_on[hop].inc(count)
         for look_up, count in looked_up.items():
             self._look_ups[look_up].inc(count)
+        for pipeline, count in shadowed.items():
+            self._shadowed[pipeline].inc(count)
         for pipeline, count in corrected.items():
             self._corrections[pipeline].inc(count)
         for reason, count in refused.items():

@@ -10,6 +10,7 @@ from headrace.batch_size import BatchSize
 from headrace.consume.record_source import RecordSource
 from headrace.executor import Executor
 from headrace.features.applier import Applier
+from headrace.line_up import Standing
 from headrace.publish.fresh_sink import FreshSink
 from headrace.publish.record_sink import CommitResult
 from headrace.timeline import Timeline
@@ -28,6 +29,8 @@ class Watch:
     """A transaction ended, in whatever way."""
     rebalanced: Callable[[str, Sequence[TopicPartition]], None]
     """Partitions were assigned, revoked or lost."""
+    roles: Callable[[str, Standing], None]
+    """Others score a pipeline from the next batch on."""
     say: Callable[..., None]
     """`say(event, **fields)`: one line of the log."""
     timeline: Callable[[], Timeline]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -12,9 +12,12 @@ from headrace.decode.hop_decoder import HopDecoder
 from headrace.definition import App
 from headrace.features.retained_view import Kept
 from headrace.forgotten import leaves_out
+from headrace.line_up import LineUp
 from headrace.pipeline import SourcePath
 from headrace.recovery import Plan
 from headrace.source import Hop, Source
+from headrace.switches import FACT_KIND as SWITCH
+from headrace.switches import switch_fact
 from headrace.timeline import Timeline
 from headrace.types import OutRecords, PartitionWrite, Position, RecordBatch, TopicPartition, Work
 
@@ -39,12 +42,14 @@ def decoder_of(
 class Paths:
     """Sends each batch down the path of its topic."""
 
-    def __init__(self, paths: Mapping[str, SourcePath], *, crashes: CrashWatch, facts: str) -> None:
-        """`crashes` says what is taken alone or not at all; `facts` is the topic for what it condemns."""
-        self._paths, self._crashes, self._facts = paths, crashes, facts
+    def __init__(self, paths: Mapping[str, SourcePath], *, crashes: CrashWatch, line_up: LineUp, facts: str) -> None:
+        """`crashes` says what is taken alone or not at all, `line_up` who scores; `facts` is the topic for what they decide."""
+        self._paths, self._crashes, self._line_up, self._facts = paths, crashes, line_up, facts
         self._unpacked: dict[TopicPartition, int] = {}
         """The position behind what was folded since the last pack."""
         self._live_from: dict[TopicPartition, int] = {}
+        self._epochs: dict[TopicPartition, dict[str, int]] = {}
+        """By which epochs partitions were scored last."""
 
     def views(self, topic: str) -> Sequence[str]:
         """The fingerprints of the views filled from a topic, and of what is kept for corrections."""
@@ -58,6 +63,7 @@ class Paths:
         """Begin with a partition whose state stands as the plan says."""
         self._unpacked.pop(partition, None)
         self._live_from[partition] = plan.live_from
+        self._epochs[partition] = dict(plan.epochs)
         empty = plan.resets.keys() == plan.starts.keys()
         self._paths[partition.topic].partitions = plan.partitions
         states = self._paths[partition.topic].states
@@ -81,6 +87,7 @@ class Paths:
         """Forget everything about a partition."""
         self._unpacked.pop(partition, None)
         self._live_from.pop(partition, None)
+        self._epochs.pop(partition, None)
         self._paths[partition.topic].states.drop(partition)
 
     def applied(self, partition: TopicPartition, offset: int) -> None:
@@ -91,14 +98,34 @@ class Paths:
         """Entities in memory, by source topic."""
         return {topic: path.states.entities() for topic, path in self._paths.items()}
 
+    def awaited(self, topic: str, epochs: Mapping[str, int]) -> str | None:
+        """Why a partition cannot be scored yet that was last scored by these epochs; None where it can. From any thread."""
+        return self._line_up.awaited(self._pipelines(topic), epochs)
+
+    def switched(self, live: Iterable[TopicPartition]) -> list[TopicPartition]:
+        """Between two batches: take up what has changed about who scores; gives those of these partitions that do not know it yet."""
+        self._line_up.turn()
+        return [name for name in live if self._line_up.epochs(self._pipelines(name.topic)) != self._epochs[name]]
+
+    def _pipelines(self, topic: str) -> list[str]:
+        return [scorer.pipeline.name for scorer in self._paths[topic].scorers]
+
     def replay(self, batch: RecordBatch, timeline: Timeline) -> None:
         """Fold records whose predictions are already committed."""
         for piece in self._crashes.pieces(batch):
             self._paths[batch.topic].replay(piece.records, timeline)
 
-    def score(self, batches: Sequence[RecordBatch], ends: Mapping[TopicPartition, int], timeline: Timeline) -> Work:
-        """Fold and score; what was folded waits for `pack`."""
+    def score(
+        self,
+        batches: Sequence[RecordBatch],
+        ends: Mapping[TopicPartition, int],
+        begins: Mapping[TopicPartition, int],
+        timeline: Timeline,
+    ) -> Work:
+        """Fold and score; what was folded waits for `pack`. The partitions of `begins` are told first who scores from there on."""
         work = Work(outputs=[], positions={}, writes=[], tallies=[])
+        for name, begin in begins.items():
+            self._tell(name, begin, work)
         for batch in batches:
             path = self._paths[batch.topic]
             for piece in self._crashes.pieces(batch):
@@ -109,11 +136,30 @@ class Paths:
                     work.outputs.append(self._remembered(piece.records))
             for number in np.unique(batch.partitions).tolist():
                 name = TopicPartition(batch.topic, number)
-                work.positions[name] = Position(offset=ends[name], watermark_ms=path.states.watermark_ms(name))
+                work.positions[name] = self._position(name, ends[name])
                 work.tallies[-1].newest_ms[name] = int(batch.timestamps_ms[np.flatnonzero(batch.partitions == number)[-1]])
-        self._unpacked.update(ends)
+        self._unpacked.update({name: end for name, end in ends.items() if end > begins.get(name, -1)})
         timeline.mark("encode")
         return work
+
+    def _position(self, name: TopicPartition, end: int) -> Position:
+        return Position(offset=end, watermark_ms=self._paths[name.topic].states.watermark_ms(name), epochs=self._epochs[name])
+
+    def _tell(self, name: TopicPartition, begin: int, work: Work) -> None:
+        """That from here on others score this partition, and its position, should nothing of it be in the batch."""
+        pipelines = self._pipelines(name.topic)
+        switches = self._line_up.switches(pipelines, self._epochs[name], name, begin)
+        self._epochs[name] = self._line_up.epochs(pipelines)
+        work.positions[name] = self._position(name, begin)
+        work.outputs.append(
+            OutRecords(
+                topic=self._facts,
+                keys=[SWITCH.encode()] * len(switches),
+                values=[switch_fact(switch) for switch in switches],
+                headers=[[] for _ in switches],
+                timestamps_ms=[0] * len(switches),
+            )
+        )
 
     def _remembered(self, condemned: RecordBatch) -> OutRecords:
         """The facts that these records are left out of every fold."""

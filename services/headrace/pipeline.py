@@ -44,7 +44,8 @@ class SourcePath:
         self.source, self.states, self.scorers, self.hops = source, states, scorers, hops
         self.partitions = 0
         """How many partitions the topic has."""
-        self._model, self._decoder, self._dead_letters, self._share, self._now_ms = model, decoder, dead_letters, share, now_ms
+        self._model, self._decoder, self._share, self._now_ms = model, decoder, share, now_ms
+        self.dead_letters = dead_letters
 
     def replay(self, batch: RecordBatch, timeline: Timeline) -> None:
         """Fold records whose predictions are already committed."""
@@ -73,19 +74,22 @@ class SourcePath:
             tally.passed_on[hop.hop.topic] = len(events)
             timeline.mark("encode")
         for scorer in self.scorers if len(events) else ():
-            predictions, refused, looked_up = scorer.score(events, vectors, self._now_ms(), timeline)
-            tally.looked_up.update(looked_up)
-            tally.scored[scorer.model.name] = len(predictions)
-            tally.refused.extend(refused)
-            outputs.append(predictions)
-            corrected = vectors.corrected.get(scorer.pipeline.name)
+            name = scorer.pipeline.name
+            found = scorer.score(events, vectors, self._now_ms(), timeline)
+            tally.looked_up.update(found.looked_up)
+            tally.scored[scorer.casting.model_name(name)] = sum(map(len, found.published))
+            tally.shadowed[name] = sum(map(len, found.shadowed))
+            tally.refused.extend(found.refused)
+            outputs += found.published + found.shadowed
+            corrected = vectors.corrected.get(name)
             if corrected is not None:
-                corrections, tally.corrected[scorer.pipeline.name] = scorer.correct(events, corrected, self._now_ms())
-                outputs.append(corrections)
+                corrections = scorer.correct(events, corrected, self._now_ms())
+                tally.corrected[name] = sum(map(len, corrections))
+                outputs += corrections
                 timeline.mark("encode")
         if tally.refused:
             outputs.extend(self._letters(batch, events.sent, tally.refused, {letter.row for letter in decoded.unreadable}))
-        self._share.observe(len(batch), tally.refused)
+        self._share.observe(len(batch), [letter for letter in tally.refused if letter.role != "shadow"])
         return outputs, tally
 
     def refuse(self, batch: RecordBatch) -> tuple[list[OutRecords], Tally]:
@@ -114,7 +118,7 @@ class SourcePath:
         """Dead letters as the source's records; those of which that cannot be told, as the records they are."""
         told = [letter for letter in refused if letter.row not in untold]
         rest = [letter for letter in refused if letter.row in untold]
-        return [self._dead_letters.encode(records, letters) for records, letters in ((sent, told), (batch, rest)) if letters]
+        return [self.dead_letters.encode(records, letters) for records, letters in ((sent, told), (batch, rest)) if letters]
 
 
 def _insist_on_our_definitions(events: EventBatch) -> None:

@@ -87,6 +87,8 @@ class Plan:
     live_watermark_ms: int | None
     partitions: int
     """How many the topic has."""
+    epochs: Mapping[str, int]
+    """By which states of the registry it was scored up to `live_from`."""
 
 
 def must_rebuild(found: Found) -> list[str]:
@@ -159,6 +161,7 @@ def decide(found: Found, delivery: Delivery, *, rebuild_ms: int | None, rebuild_
         watermark_ms=max(known, default=NO_WATERMARK_MS),
         live_watermark_ms=committed.watermark_ms if live_from == committed.offset else None,
         partitions=found.partitions,
+        epochs=committed.epochs,
     )
 
 

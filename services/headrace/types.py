@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -280,6 +280,10 @@ class LookedUp:
         return found
 
 
+Role = Literal["champion", "challenger", "shadow"]
+"""In which role a model version gave a score: published and acted on, for all entities or for a share of them; or kept apart."""
+
+
 class Delivery(StrEnum):
     """What a prediction topic promises its readers."""
 
@@ -328,6 +332,8 @@ class DeadLetter:
     model: str | None = None
     looked_up: bytes | None = None
     """What the model refused was made of (`LookedUp.places`); None where nothing is looked up."""
+    role: Role | None = None
+    """In which role the model was that refused it."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -339,6 +345,8 @@ class OutRecords:
     values: list[bytes | None]
     headers: list[Headers]
     timestamps_ms: list[int]
+    rows: Int64s | None = None
+    """Which records of a batch led to them, for results."""
 
     def __len__(self) -> int:
         return len(self.values)
@@ -350,6 +358,8 @@ class Position:
 
     offset: int
     watermark_ms: int | None
+    epochs: Mapping[str, int] = field(default_factory=dict)
+    """By pipeline, the state of the registry by which its events are scored from there on (`line_up.py`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -440,10 +450,12 @@ class Tally:
     newest_ms: dict[TopicPartition, int] = field(default_factory=dict)
     """The timestamp of the last record of each partition."""
     scored: dict[str, int] = field(default_factory=dict)
-    corrected: dict[str, Int64s] = field(default_factory=dict)
-    """Corrections by pipeline: the rows of the records that caused them, one entry per correction."""
+    corrected: dict[str, int] = field(default_factory=dict)
+    """Corrections by pipeline."""
     passed_on: dict[str, int] = field(default_factory=dict)
     """Events passed on to a hop, by its topic."""
+    shadowed: dict[str, int] = field(default_factory=dict)
+    """Scores of shadows, by pipeline."""
     looked_up: dict[tuple[str, str], int] = field(default_factory=dict)
     """Views looked up, by name and mark: fresh, stale, ahead."""
     refused: list[DeadLetter] = field(default_factory=list)

@@ -35,6 +35,7 @@ from headrace.features.redis_store import RedisStore
 from headrace.features.state_store import StateStore
 from headrace.features.warm_up import warm_up
 from headrace.kafka_client import knock
+from headrace.line_up import FALLBACK, Standing
 from headrace.loop import Loop
 from headrace.metrics import Metrics
 from headrace.parts import Limits, Watch
@@ -99,10 +100,11 @@ class Worker:
         self._models = load_models(app)
         self._metrics = Metrics(
             topics=[reads.topic for reads in app.inputs],
-            models=[model.name for model in self._models.values()],
+            models=[self._models[one.name].name if one.name in self._models else one.name for one in app.pipelines],
             hops=[hop.topic for hop in app.hops],
             looked_up=[view.name for one in app.pipelines if one.look_up is not None for view in one.look_up.views],
             corrected=[one.name for one in app.pipelines if one.corrections is not None],
+            shadowed=[one.name for one in app.pipelines if one.shadow is not None],
         )
         self._late = {reads.topic: LateShare(reads.topic, reads.lateness_ms) for reads in app.inputs}
         self._health = Health(clock.monotonic_ns)
@@ -116,7 +118,8 @@ class Worker:
         self._joined = self._draining = False
         self._reported_ms = self._collected_ms = 0
         self._said: dict[tuple[str, str], int] = {}
-        self._metrics.models((name, model.name, model.version, "champion") for name, model in self._models.items())
+        self._live = {name: [(name, model.name, model.version, "champion")] for name, model in self._models.items()}
+        self._metrics.models(one for found in self._live.values() for one in found)
         self._metrics.build(version=own_version(), python=platform.python_version())
         warm_up(app.views, corrections=any(pipeline.corrections is not None for pipeline in app.pipelines))
         self._server = HealthServer(self._health, self._metrics.exposition, host=settings.worker.http_host, port=settings.worker.http_port)
@@ -180,6 +183,7 @@ class Worker:
             return False
         finally:
             executors.claims.submit(ports.facts.close)
+            executors.models.submit(ports.control.close)
         return True
 
     def _somebody_came(self, store: RedisStore) -> bool:
@@ -239,7 +243,15 @@ class Worker:
         else:
             sink = KafkaAtLeastOnceSink(producer, name=name, commit_offsets=source.commit)
         reader = partial(KafkaReader, kafka_properties(self._settings))
-        return Ports(source=source, sink=sink, store=store, facts=Facts(self._app.facts, reader, source.written_end), reader=reader)
+        return Ports(
+            source=source,
+            sink=sink,
+            store=store,
+            facts=Facts(self._app.facts, reader, source.written_end),
+            control=Facts(self._app.control, reader, source.written_end),
+            artifacts=artifact_store(self._app, self._settings),
+            reader=reader,
+        )
 
     def _assemble(self, ports: Ports, executors: Executors) -> Loop:
         worker = self._settings.worker
@@ -248,6 +260,7 @@ class Worker:
             committed=self._committed,
             transaction=self._transaction,
             rebalanced=self._rebalanced,
+            roles=self._roles,
             say=self._hear,
             timeline=lambda: Timeline(self._clock.monotonic_ns),
         )
@@ -359,7 +372,8 @@ class Worker:
                 predictions=tally.scored,
                 passed_on=tally.passed_on,
                 looked_up=tally.looked_up,
-                corrected={pipeline: len(rows) for pipeline, rows in tally.corrected.items()},
+                shadowed=tally.shadowed,
+                corrected=tally.corrected,
             )
             if tally.scored or not tally.passed_on:  # what is passed on has not come to its end
                 self._metrics.committed(tally.timestamps_ms, now_ms)
@@ -371,6 +385,13 @@ class Worker:
         for name, position in work.positions.items():
             if position.watermark_ms is not None and position.watermark_ms != NO_WATERMARK_MS:
                 self._metrics.watermark(name, position.watermark_ms)
+
+    def _roles(self, pipeline: str, standing: Standing) -> None:
+        """Others score a pipeline from now on."""
+        roles = [("champion", standing.roster.champion or FALLBACK), ("challenger", standing.roster.challenger)]
+        roles += [("shadow", version) for version in standing.roster.shadows]
+        self._live[pipeline] = [(pipeline, pipeline, version, role) for role, version in roles if version is not None]
+        self._metrics.models(one for found in self._live.values() for one in found)
 
     def _transaction(self, result: CommitResult) -> None:
         self._metrics.transaction(result.value)

@@ -1,4 +1,6 @@
-"""The facts of an app: what is true of its log and not a function of it. One partition, kept for ever, read on whenever asked."""
+"""A small topic of an app that is kept for ever and read on whenever asked: its facts (what is true of its log and no function of it), and
+the commands to its registry. One partition.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ LOOKS = 100
 
 
 class Facts:
-    """The values of the facts topic, from its start. One thread at a time."""
+    """The values of such a topic, from its start. One thread at a time."""
 
     def __init__(self, topic: str, open_reader: Callable[[], RecordReader], written_end: Callable[[TopicPartition], int]) -> None:
         """`written_end` is the end of a partition, pending transactions included: what stands below it may be committed already, although
@@ -22,22 +24,29 @@ class Facts:
         self._partition = TopicPartition(topic, 0)
         self._open, self._written_end = open_reader, written_end
         self._reader: RecordReader | None = None
-        self._values: list[bytes | None] = []
-        self._end = 0
+        self.records: list[tuple[int, bytes | None]] = []
+        """Offset and value of all that was read."""
+        self._end = self._given = 0
 
     def __call__(self) -> Sequence[bytes | None]:
         """All of them. Raises `UnstableOffsets` while a transaction that wrote facts is pending, `TransientError`, `BrokerRefused`."""
         self._reader = self._reader or self._open()
         if not self._reader.partitions(self._partition.topic):
-            return self._values
+            return []
         end = self._written_end(self._partition)
         if end > self._end:
             log = self._reader.log_range(self._partition)
             if log.end < end:
-                raise UnstableOffsets(f"{self._partition.topic}: a pending transaction has written facts")
+                raise UnstableOffsets(f"{self._partition.topic}: a pending transaction has written to it")
             self._read(self._reader.feed({self._partition: max(self._end, log.start)}, {self._partition: end}))
             self._end = end
-        return self._values
+        return [value for _, value in self.records]
+
+    def news(self) -> list[tuple[int, bytes | None]]:
+        """Offset and value of those that came since it was asked last. Raises as a call does."""
+        self()
+        begun, self._given = self._given, len(self.records)
+        return self.records[begun:]
 
     def _read(self, feed: RecordFeed) -> None:
         """Take everything; a leader that goes away meanwhile is not waited for."""
@@ -49,7 +58,7 @@ class Facts:
                 if empty > LOOKS:
                     raise TransientError(f"{self._partition.topic}: nothing comes, although there is more")
                 for batch in found:
-                    self._values += batch.values
+                    self.records += zip(batch.offsets.tolist(), batch.values, strict=True)
                     self._end = int(batch.offsets[-1]) + 1
         finally:
             feed.close()

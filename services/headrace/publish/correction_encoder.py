@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 
 from headrace.publish.encoder import HeaderPolicy, Heading, carry_trace, feature_struct
-from headrace.publish.records import CORRECTION_TYPE, ModelVersion, Place
+from headrace.publish.records import CORRECTION_TYPE, ModelVersion, Place, Role
 from headrace.types import Corrected, EventBatch, Float64s, OutRecords
 
 
@@ -29,13 +29,14 @@ class CorrectionEncoder:
         publish_features: bool,
         model_name: str,
         model_version: str,
+        role: Role = "champion",
         fingerprint: str,
         headers: HeaderPolicy = HeaderPolicy.CLOUDEVENTS,
     ) -> None:
         """`corrections` is the topic written to."""
         self.topic = corrections
         self._source_topic, self._model_name = source_topic, model_name
-        self._model = msgspec.Raw(msgspec.json.encode(ModelVersion(name=model_name, version=model_version, role="champion")))
+        self._model = msgspec.Raw(msgspec.json.encode(ModelVersion(name=model_name, version=model_version, role=role)))
         self._features = feature_struct(feature_names) if publish_features else None
         self._correction = _struct(self._features)
         self._json = msgspec.json.Encoder()
@@ -73,6 +74,7 @@ class CorrectionEncoder:
             values=list(map(self._json.encode, map(self._correction, *columns, repeat(scored_at_ms)))),
             headers=headers,
             timestamps_ms=records.timestamps_ms[rows].tolist(),
+            rows=rows,
         )
 
     def _places(self, partitions: Sequence[int], offsets: Sequence[int]) -> list[Place]:

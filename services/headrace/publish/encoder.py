@@ -119,6 +119,7 @@ class Encoder:
             values=list(map(self._json.encode, predictions)),
             headers=headers,
             timestamps_ms=(records.timestamps_ms if whole else records.timestamps_ms[rows]).tolist(),
+            rows=rows,
         )
 
     def _vectors(self, values: Float64s | None) -> list[list[float]]:

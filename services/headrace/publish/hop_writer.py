@@ -37,4 +37,5 @@ class HopWriter:
             values=list(hop_record.write(heads, vectors.values[:, self._columns], keys, values)),
             headers=[records.headers[row] or [] for row in numbers],
             timestamps_ms=records.timestamps_ms[rows].tolist(),
+            rows=rows,
         )

@@ -16,9 +16,7 @@ from typing import Annotated, Any, Literal, cast
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from headrace.types import Reason
-
-Role = Literal["champion", "challenger", "shadow"]
+from headrace.types import Reason, Role
 
 PREDICTION_TYPE = "headrace.prediction.v1"
 """The CloudEvents type of a prediction; the number is the major version of the contract."""

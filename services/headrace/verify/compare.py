@@ -33,10 +33,11 @@ _NOT_COMPARED = frozenset({"headrace-version", "__streams.errors.message"})
 
 
 class PredictionPlaces:
-    """Finds the source record of predictions by their ids."""
+    """Finds the source record of predictions, or of what shadows scored, by their ids."""
 
-    def __init__(self, source_topic: str, model: str) -> None:
+    def __init__(self, source_topic: str, model: str, *, shadows: bool = False) -> None:
         name = re.escape(f"{source_topic}-").encode() + rb"(\d+)-(\d+)" + re.escape(f"-{model}").encode()
+        name += rb'@[^"]*' if shadows else b""
         self._id = re.compile(rb'\{"id":"' + name + rb'"')
 
     def of(self, value: bytes | None) -> Place | None:

@@ -18,7 +18,7 @@ from headrace.definition import App, Pipeline
 from headrace.features.looked_up import LooksUp
 from headrace.forgotten import Erasure, token_of
 from headrace.parts import Limits
-from headrace.predict.scores import Model
+from headrace.predict.casting import Casting
 from headrace.publish.encoder import HeaderPolicy
 from headrace.source import Source
 from headrace.timeline import Timeline
@@ -59,7 +59,7 @@ class SourceFold:
         app: App,
         source: Source,
         *,
-        models: Mapping[str, Model],
+        casting: Casting,
         shelf: Shelf,
         starts: Mapping[TopicPartition, int],
         left_out: Mapping[TopicPartition, Sequence[int]],
@@ -70,7 +70,7 @@ class SourceFold:
         look_ups: Callable[[Pipeline], LooksUp | None],
     ) -> None:
         """`left_out`: the offsets that were condemned (`crashes.py`); `erased`: whose state was taken away, and where (`forgotten.py`);
-        `partitions`: how many the topic has; `look_ups` gives what a pipeline looks up.
+        `partitions`: how many the topic has; `look_ups` gives what a pipeline looks up, `casting` says who scores.
         """
         self._shelf, self._left_out = shelf, left_out
         # What was taken away where the fold begins, or before, is not there anyway.
@@ -83,7 +83,7 @@ class SourceFold:
             source,
             shelf,
             look_ups=look_ups,
-            models=models,
+            casting=casting,
             clock=self._clock,
             limits=replace(limits, refused_share=1.0, resident_entities=RESIDENT),
             headers=headers,
@@ -177,27 +177,18 @@ class SourceFold:
 
     def _scored(self, batch: RecordBatch) -> Iterator[Led]:
         """What records lead to that all go down the path."""
-        outputs, tally = self._path.score(batch, Timeline(self._clock.monotonic_ns))
-        by_topic = {scorer.pipeline.predictions: scorer.model.name for scorer in self._path.scorers}
-        corrections = {scorer.pipeline.corrections: scorer.pipeline.name for scorer in self._path.scorers}
+        outputs, _ = self._path.score(batch, Timeline(self._clock.monotonic_ns))
+        letters = self._path.dead_letters.topic
         sent = self._path.sent(batch)
         for records in outputs:
-            if records.topic in corrections:
-                at = tally.corrected[corrections[records.topic]]
-                places = batch.partitions[at], batch.offsets[at]
-                yield Led(records=records, partitions=places[0], offsets=places[1], reads=places)
-                continue
-            if records.topic not in by_topic and records.topic not in tally.passed_on:
+            if records.topic == letters or records.rows is None:
                 yield _letters(records)
                 continue
-            # A letter without a model, or of a stage before the models, stands for all of the results of its record.
-            without = [letter.row for letter in tally.refused if letter.stage != "predict" or letter.model == by_topic.get(records.topic)]
-            rows = np.delete(np.arange(len(batch)), without)
             yield Led(
                 records=records,
-                partitions=sent.partitions[rows],
-                offsets=sent.offsets[rows],
-                reads=(batch.partitions[rows], batch.offsets[rows]),
+                partitions=sent.partitions[records.rows],
+                offsets=sent.offsets[records.rows],
+                reads=(batch.partitions[records.rows], batch.offsets[records.rows]),
             )
 
     def store(self) -> None:

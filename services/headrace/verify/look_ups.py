@@ -73,20 +73,20 @@ class _Reads(NamedTuple):
 
 
 class LookUpAnswers:
-    """The answers for all pipelines of an app. `models`: by pipeline name."""
+    """The answers for all pipelines of an app. `casting` knows how models are named."""
 
     def __init__(
-        self, app: App, subject: Subject, scope: Scope, models: Mapping[str, Model], told: Callable[[int], None] = lambda _: None
+        self, app: App, subject: Subject, scope: Scope, casting: Casting, told: Callable[[int], None] = lambda _: None
     ) -> None:
         """`told` hears how many more records were read."""
-        self._app, self._subject, self._scope, self._models, self._told = app, subject, scope, models, told
+        self._app, self._subject, self._scope, self._casting, self._told = app, subject, scope, casting, told
         self._partitioner = Partitioner()
         looking_up = [(pipeline, pipeline.look_up) for pipeline in app.pipelines if pipeline.look_up is not None]
         pairs = [(pipeline.name, view, wanted.stale_after_ms) for pipeline, wanted in looking_up for view in wanted.views]
         self._reads: dict[str, list[_Reads]] = {pipeline.name: [] for pipeline, _ in looking_up}
         for number, (pipeline, view, stale_after_ms) in enumerate(pairs):
             self._reads[pipeline].append(_Reads(number, view, app.kept_at(view.name), stale_after_ms))
-        self._by_model = {(one.source.topic, models[one.name].name): one for one, _ in looking_up}
+        self._by_model = {(one.source.topic, casting.model_name(one.name)): one for one, _ in looking_up}
         self._folder = TemporaryDirectory(prefix="headrace-verify-")
         self._file = sqlite3.connect(Path(self._folder.name) / "look-ups", isolation_level=None)
         for line in ("journal_mode = off", "synchronous = off", "locking_mode = exclusive"):
@@ -155,7 +155,7 @@ class LookUpAnswers:
 
     def _note_predictions(self, reader: RecordReader, pipeline: Pipeline) -> None:
         """Where the predictions of a pipeline have read."""
-        place_of = PredictionPlaces(pipeline.source.topic, self._models[pipeline.name].name).of
+        place_of = PredictionPlaces(pipeline.source.topic, self._casting.model_name(pipeline.name)).of
         for batch in reader.batches(*self._scope.results([pipeline.predictions])):
             rows: list[_Noted] = []
             for record in batch.records():

@@ -27,7 +27,7 @@ Compare = Callable[[Site, Record, Expected, str], Iterator[Violation]]
 class ResultCheck:
     """Every record that a stage read has exactly one result on a topic, in order, where its key belongs, as the definitions give it."""
 
-    def __init__(self, stage: Stage, model: str, scope: Scope, findings: Findings, look_ups: LookUpAnswers) -> None:
+    def __init__(self, stage: Stage, topic: str, model: str, scope: Scope, findings: Findings, look_ups: LookUpAnswers) -> None:
         self._scope, self._findings = scope, findings
         self.reads = stage.reads.topic
         self._by_hop = isinstance(stage.reads, Hop) and stage.passes_on is None
@@ -37,10 +37,12 @@ class ResultCheck:
         self._excuse: Callable[[Place, int], bool]
         """Whether it may be that something else came of a record, or this although it was not expected."""
         firsts = {name.partition: first for name, first in scope.firsts.items() if name.topic == self.reads}
+        self.topic = topic
         if stage.passes_on is None:
-            self.topic, self.of, self.what = stage.pipeline.predictions, stage.pipeline.name, "a prediction"
+            shadows = topic == stage.pipeline.shadow
+            self.of, self.what = stage.pipeline.name, "a shadow's score" if shadows else "a prediction"
             self._sites, self._counted, self._places = stage.pipeline.source.topic, "predictions", _sent_places
-            self._place_of: PlaceOf = PredictionPlaces(self._sites, model).of
+            self._place_of: PlaceOf = PredictionPlaces(self._sites, model, shadows=shadows).of
             self._ours = partial(is_of_these_definitions, fingerprint=stage.pipeline.fingerprint)
             self._compare_two = lambda site, record, expected, of: compare_prediction(
                 site, record, expected, of, look_ups.untold(stage.pipeline, (site.partition, site.offset))
@@ -48,7 +50,7 @@ class ResultCheck:
             self._excuse = partial(look_ups.excuse, stage.pipeline)
             self.ledger = Ledger(firsts=firsts, place_firsts={} if self._by_hop else firsts)
         else:
-            self.topic, self.of, self.what = stage.passes_on.topic, f"hop {stage.passes_on.key}", "a record on the hop"
+            self.of, self.what = f"hop {stage.passes_on.key}", "a record on the hop"
             self._sites, self._counted, self._places = self.reads, "records of hops", _read_places
             self._place_of = _hop_place
             self._excuse = _never

@@ -46,6 +46,8 @@ class Scope:
     """Source records that were condemned (`crashes.py`): dead letters that no fold takes."""
     erased: dict[TopicPartition, list[Erasure]] = field(default_factory=dict)
     """Whose state was taken away, and where (`forgotten.py`)."""
+    facts: Sequence[bytes | None] = ()
+    """All facts of the app."""
     open: dict[TopicPartition, int] = field(default_factory=dict)
     """Result partitions in which a transaction stays open, and from where."""
 
@@ -91,7 +93,7 @@ def scope_of(app: App, subject: Subject, from_ms: int | None, to_ms: int | None,
         until = {name: subject.written_end(name) for name in results}
         still_open = _wait_for_ends(reader, subject, until)
         scope = Scope(partitions=partitions, committed=committed, before=before, until={**until, **still_open}, open=still_open)
-        facts = facts_of(app, subject)
+        scope.facts = facts = facts_of(app, subject)
         began, scope.left_out, scope.erased = starting_offsets(facts), condemned_offsets(facts), erasures_in(facts)
         for reads in app.inputs:
             span = span_ms(reads, app.views_of(reads))

@@ -48,7 +48,7 @@ def state_fold(app: App, source: Source, shelf: Shelf, starts: Mapping[TopicPart
     return SourceFold(
         app,
         source,
-        models={pipeline.name: Unscored() for pipeline in app.pipelines},
+        casting=Pinned({pipeline.name: Unscored() for pipeline in app.pipelines}),
         shelf=shelf,
         starts=starts,
         left_out=scope.left_out,

@@ -22,14 +22,14 @@ again. The fold uses the worker's own decoder, kernel, model call and encoder: a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
 from headrace.consume.record_reader import RecordFeed
 from headrace.definition import App
 from headrace.parts import Limits
-from headrace.predict.scores import Model
+from headrace.predict.casting import Casting
 from headrace.publish.encoder import HeaderPolicy
 from headrace.types import RecordBatch, TopicPartition
 from headrace.verify.corrections import CorrectionCheck
@@ -73,19 +73,20 @@ class Wishes:
 
 
 class Verification:
-    """One verification of an app. `models`: by pipeline name; `told` hears how far it is, after every batch."""
+    """One verification of an app. `casting_of` says by the facts who scored what; `told` hears how far it is, after every batch."""
 
     def __init__(
         self,
         app: App,
         subject: Subject,
         *,
-        models: Mapping[str, Model],
+        casting_of: Callable[[Sequence[bytes | None]], Casting],
         headers: HeaderPolicy,
         limits: Limits,
         told: Callable[[Progress], None] = lambda _: None,
     ) -> None:
-        self._app, self._subject, self._models, self._headers, self._limits, self._told = app, subject, models, headers, limits, told
+        self._app, self._subject, self._headers, self._limits, self._told = app, subject, headers, limits, told
+        self._casting_of = casting_of
         self._findings = Findings()
         self._progress = Progress()
 
@@ -93,9 +94,10 @@ class Verification:
         """Verify. Raises `TransientError` while a server is away, `BrokerRefused` where something is missing."""
         self._findings.keep = wishes.keep
         scope = scope_of(self._app, self._subject, wishes.from_ms, wishes.to_ms, rest_ms=0 if wishes.live else wishes.rest_ms)
+        casting = self._casting_of(scope.facts)
         self._progress.of = sum(max(0, scope.ends[name] - start) for name, start in scope.starts.items())
         with (
-            closing(LookUpAnswers(self._app, self._subject, scope, self._models, self._read_first)) as look_ups,
+            closing(LookUpAnswers(self._app, self._subject, scope, casting, self._read_first)) as look_ups,
             closing(Shelf({reads.topic: [view.fp for view in self._app.kept_of(reads)] for reads in self._app.inputs})) as shelf,
         ):
             look_ups.gather()
@@ -103,7 +105,7 @@ class Verification:
                 reads.topic: SourceFold(
                     self._app,
                     reads,
-                    models=self._models,
+                    casting=casting,
                     shelf=shelf,
                     starts={name: start for name, start in scope.starts.items() if name.topic == reads.topic},
                     left_out=scope.left_out,
@@ -115,7 +117,7 @@ class Verification:
                 )
                 for reads in self._app.inputs
             }
-            self._join(scope, folds, look_ups)
+            self._join(scope, folds, look_ups, casting)
             self._findings.checked.update(look_ups.counts())
             for fold in folds.values():
                 fold.settle(scope.ends)
@@ -132,12 +134,12 @@ class Verification:
 
     # --------------------------------------------------------------------------------------------------------- two streams
 
-    def _join(self, scope: Scope, folds: Mapping[str, SourceFold], look_ups: LookUpAnswers) -> None:
+    def _join(self, scope: Scope, folds: Mapping[str, SourceFold], look_ups: LookUpAnswers, casting: Casting) -> None:
         """Read source and results side by side until both are over."""
         checks = [
-            ResultCheck(stage, self._models[stage.pipeline.name].name, scope, self._findings, look_ups)
+            ResultCheck(stage, topic, casting.model_name(stage.pipeline.name), scope, self._findings, look_ups)
             for stage in self._app.stages
-            if stage.scores or stage.passes_on is not None
+            for topic in stage.writes
         ]
         results: dict[str, ResultCheck | CorrectionCheck] = {check.topic: check for check in checks}
         corrections = (CorrectionCheck(one, scope, self._findings) for one in self._app.pipelines if one.corrections is not None)

@@ -1,0 +1,192 @@
+"""The models of a worker, and how they change while it runs.
+
+    control topic --(every `LOOK_MS`, beside the loop)--> registry --> artifacts --> loaded, warmed
+                                                                                        |
+    the loop, between two batches --------------------------------------------- taken up v
+
+What is new is loaded and warmed beside what answers, so a change costs the loop the exchange of a reference. Everything that a batch scores
+is scored by one line-up. A version that cannot be had, or cannot be loaded, changes nothing: the old ones of its pipeline go on, it is said,
+and tried again. The rosters of different pipelines change one without the other.
+
+An *epoch* is the state of the registry, for one pipeline: the offset behind the command that changed its roster last. The epoch by which
+a partition is scored travels with its committed offset, so whoever comes to it next does not score before it knows at least as much.
+Pipelines that pin a model have no epoch and never change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from headrace.definition import App, Pipeline
+from headrace.errors import HeadraceError, TransientError
+from headrace.executor import Executor, Outcome
+from headrace.predict.casting import Cast
+from headrace.predict.registry import Registry, Version
+from headrace.predict.roles import Roster
+from headrace.predict.scores import Model, Scores
+from headrace.switches import Switch
+from headrace.types import Float64s, Int32s, Int64s, TopicPartition
+
+LOOK_MS = 250
+"""How often the control topic is looked at."""
+FALLBACK = "fallback"
+"""The version of a score that no model gave."""
+
+News = Callable[[], Iterable[tuple[int, bytes | None]]]
+"""The records of the control topic that were not given yet: offset and value. Raises `TransientError`, `UnstableOffsets`."""
+Load = Callable[[Pipeline, Version], Model]
+"""Gets and warms a version. Raises `HeadraceError`."""
+
+
+class Fallback:
+    """The score of a pipeline that no model answers for."""
+
+    def __init__(self, name: str, score: float) -> None:
+        self.name, self.version, self._score = name, FALLBACK, score
+
+    def score(self, values: Float64s) -> Scores:
+        """The same for every vector."""
+        return Scores(scores=np.full(len(values), self._score), refused=[])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What answers for a pipeline: the roster of an epoch, loaded. `cast` is None where nobody answers."""
+
+    epoch: int
+    roster: Roster
+    cast: Cast | None
+    artifacts: Mapping[str, str]
+
+
+class LineUp:
+    """The `Casting` of a worker."""
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        pinned: Mapping[str, Model],
+        news: News,
+        load: Load,
+        executor: Executor,
+        now_ms: Callable[[], int],
+        say: Callable[..., None],
+        changed: Callable[[str, Standing], None] = lambda _, __: None,
+    ) -> None:
+        """`pinned`: the models of the pipelines that name one; `changed` hears of each new standing that was taken up."""
+        self._pinned = {name: Cast(champion=model) for name, model in pinned.items()}
+        self._pipelines = {one.name: one for one in app.pipelines if one.name not in pinned}
+        self._news, self._load, self._executor, self._now_ms, self._say, self._changed = news, load, executor, now_ms, say, changed
+        self._registry = Registry()
+        """Belongs to the executor."""
+        self._standings: dict[str, Standing] = {}
+        self._look: Outcome[dict[str, Standing]] | None = None
+        self._looked_ms: int | None = None
+
+    def turn(self) -> None:
+        """Between two batches: take up what is loaded, and look for more when it is time."""
+        if not self._pipelines:
+            return
+        if self._look is None and (self._looked_ms is None or self._now_ms() - self._looked_ms >= LOOK_MS):
+            self._looked_ms = self._now_ms()
+            self._look = self._executor.submit(self._look_for_more, dict(self._standings))
+        if self._look is None or not self._look.done():
+            return
+        look, self._look = self._look, None
+        try:
+            found = look.result()
+        except TransientError as away:
+            self._say("registry away", reason=str(away))
+            return
+        for name, standing in found.items():
+            self._standings[name] = standing
+            roster = standing.roster
+            told = {"champion": roster.champion, "challenger": roster.challenger, "shadows": list(roster.shadows)}
+            self._say("roles changed", pipeline=name, epoch=standing.epoch, **told)
+            self._changed(name, standing)
+
+    def casts(self, pipeline: str, partitions: Int32s, offsets: Int64s) -> Sequence[tuple[Cast, Int64s | None]]:
+        """What answers now. Raises `TransientError` where nobody does any more."""
+        del partitions, offsets
+        found = self._pinned.get(pipeline) or self._standings[pipeline].cast
+        if found is None:
+            raise TransientError(self._nobody(pipeline))
+        return [(found, None)]
+
+    def model_name(self, pipeline: str) -> str:
+        """That of the pinned model; a version of the registry is named as its pipeline."""
+        return self._pinned[pipeline].champion.name if pipeline in self._pinned else pipeline
+
+    def epochs(self, pipelines: Iterable[str]) -> dict[str, int]:
+        """By which epoch the events of some pipelines are scored."""
+        return {name: self._standings[name].epoch for name in pipelines if name in self._standings}
+
+    def awaited(self, pipelines: Iterable[str], epochs: Mapping[str, int]) -> str | None:
+        """Why a partition cannot be scored yet that was last scored by these epochs; None where it can. From any thread."""
+        for name in pipelines:
+            if name in self._pinned:
+                continue
+            standing = self._standings.get(name)
+            if standing is None or standing.epoch < epochs.get(name, 0):
+                come = "not read yet" if standing is None else f"read up to {standing.epoch}"
+                return f"pipeline {name!r} was scored by the registry's state at {epochs.get(name, 0)}, which is {come}"
+            if standing.cast is None:
+                return self._nobody(name)
+        return None
+
+    def switches(self, pipelines: Iterable[str], told: Mapping[str, int], partition: TopicPartition, offset: int) -> list[Switch]:
+        """The switches of a partition that was last scored by the epochs `told`."""
+        return [
+            Switch(
+                pipeline=name,
+                partition=partition,
+                offset=offset,
+                epoch=standing.epoch,
+                roster=standing.roster,
+                artifacts=standing.artifacts,
+            )
+            for name in pipelines
+            if (standing := self._standings.get(name)) is not None and standing.epoch != told.get(name, 0)
+        ]
+
+    # ------------------------------------------------------------------------------------------------------ beside the loop
+
+    def _look_for_more(self, standings: Mapping[str, Standing]) -> dict[str, Standing]:
+        """Read on, and load what has changed; runs in the executor."""
+        for offset, value in self._news():
+            self._registry.take(offset, value)
+        found = {}
+        for name, pipeline in self._pipelines.items():
+            epoch, known = self._registry.epoch(name), standings.get(name)
+            if known is not None and epoch == known.epoch:
+                continue
+            try:
+                found[name] = self._loaded(pipeline, epoch, known)
+            except HeadraceError as refusal:  # the others change all the same
+                self._say("version not loaded", pipeline=name, reason=str(refusal))
+        return found
+
+    def _loaded(self, pipeline: Pipeline, epoch: int, known: Standing | None) -> Standing:
+        roster = self._registry.roster(pipeline.name)
+        there = {} if known is None or known.cast is None else {model.version: model for model in known.cast.models()}
+        versions = [self._registry.version(pipeline.name, name) for name in roster.versions]
+        models = {one.version: there.get(one.version) or self._load(pipeline, one) for one in versions}
+        champion: Model | None = models.get(roster.champion or "")
+        if champion is None and pipeline.fallback is not None:
+            champion = Fallback(pipeline.name, pipeline.fallback)
+        cast = None
+        if champion is not None:
+            challenger = None if roster.challenger is None else models[roster.challenger]
+            shadows = tuple(models[name] for name in roster.shadows)
+            cast = Cast(champion=champion, challenger=challenger, share=roster.share, shadows=shadows)
+        return Standing(epoch=epoch, roster=roster, cast=cast, artifacts={one.version: one.sha256 for one in versions})
+
+    def _nobody(self, pipeline: str) -> str:
+        return (
+            f"pipeline {pipeline!r} has no champion: `headrace model register` and `headrace model promote` give it one, or say "
+            "Pipeline(fallback=...)"
+        )
