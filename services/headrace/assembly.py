@@ -21,7 +21,6 @@ from headrace.consume.record_reader import RecordReader
 from headrace.consume.record_source import RecordSource
 from headrace.crashes import CrashWatch
 from headrace.definition import App, Pipeline
-from headrace.errors import DefinitionError
 from headrace.executor import Executor, InlineExecutor, ThreadExecutor
 from headrace.features.applier import Applier
 from headrace.features.looked_up import LooksUp, ViewLookUps
@@ -38,7 +37,6 @@ from headrace.pipeline import SourcePath
 from headrace.predict.artifacts import ArtifactStore, MemoryArtifacts
 from headrace.predict.casting import Casting
 from headrace.predict.onnx_model import OnnxModel
-from headrace.predict.registry import Version
 from headrace.predict.scores import Model
 from headrace.predict.signature import check
 from headrace.publish.correction_encoder import CorrectionEncoder
@@ -98,9 +96,9 @@ def load_models(app: App) -> dict[str, OnnxModel]:
     return {pipeline.name: _checked(pipeline.model, pipeline) for pipeline in app.pipelines if pipeline.model is not None}
 
 
-def load_version(artifacts: ArtifactStore, pipeline: Pipeline, version: Version) -> OnnxModel:
+def load_version(artifacts: ArtifactStore, pipeline: Pipeline, sha256: str) -> OnnxModel:
     """A version of a pipeline's model, loaded and checked. Raises `HeadraceError`: its bytes are away, or not what they were."""
-    return _checked(artifacts.get(version.sha256), pipeline)
+    return _checked(artifacts.get(sha256), pipeline)
 
 
 def _checked(model: str | bytes, pipeline: Pipeline) -> OnnxModel:
@@ -185,8 +183,8 @@ def assemble(
     headers: HeaderPolicy = HeaderPolicy.CLOUDEVENTS,
     taken_by: Callable[[], str | None] = lambda: None,
 ) -> Loop:
-    """A loop from its parts. `models`: those that never change, by pipeline name; `applied` is told each store apply's result; `process` is the name under which the
-    slot was announced, or any that no other process has.
+    """A loop from its parts. `models`: those that never change, by pipeline name; `applied` is told each store apply's result; `process` is
+    the name under which the slot was announced, or any that no other process has.
     """
 
     def monotonic_ms() -> int:
@@ -373,9 +371,7 @@ def _scorer(
 
     @cache
     def corrections(name: str, version: str, role: Role) -> CorrectionEncoder:
-        return CorrectionEncoder(
-            corrections=pipeline.corrections or "", model_name=name, model_version=version, role=role, **of_pipeline
-        )
+        return CorrectionEncoder(corrections=pipeline.corrections or "", model_name=name, model_version=version, role=role, **of_pipeline)
 
     return Scorer(
         pipeline=pipeline,

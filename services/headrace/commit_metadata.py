@@ -3,8 +3,8 @@
     {"v":1,"wm":1372636800000,"ep":{"late_arrival":57}}
 
 The watermark of a hop is a text: that of each partition that feeds it (`types.watermark_text`). `ep` says by which state of the registry
-each pipeline that scores there scores from the offset on; it is left out where models do not come from a registry. A broker keeps at most 4,096 bytes of it. An
-offset that somebody else committed (a reset by hand) carries other text or none: then the watermark is not known.
+each pipeline that scores there scores from the offset on; it is left out where models do not come from a registry. A broker keeps at most
+4,096 bytes of all that. An offset that somebody else committed (a reset by hand) carries other text or none: then nothing of it is known.
 """
 
 from __future__ import annotations

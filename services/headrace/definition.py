@@ -61,8 +61,11 @@ class Pipeline:
     """Source -> feature views -> model -> prediction topic, as declared. Raises `DefinitionError`.
 
     Its feature vector holds the features of each view in order, then those of `look_up`, then `event_features`: fields of the scored event
-    itself, or expressions over them. `source` may be left out where there are views of it. `model` is the path of an ONNX file that never
-    changes; without it versions come from the registry (`headrace model`), and `fallback` is the score while none of them is champion. Without views it keeps no state: what it scores is looked up, or stands in the event.
+    itself, or expressions over them. `source` may be left out where there are views of it. Without views it keeps no state: what it scores
+    is looked up, or stands in the event.
+
+    `model` is the path of an ONNX file that never changes. Without it versions come from the registry (`headrace model`), and `fallback` is
+    the score while none of them is champion.
 
     With `corrections` the vectors that an event out of order changed after they were published are published again, to
     `<predictions>.corrections` and in the transaction of that event, told in the order of event time.
@@ -314,6 +317,11 @@ class App:
     def facts(self) -> str:
         """The topic of its facts: what is true of it and no function of its log."""
         return f"{self.name}.facts.v1"
+
+    @property
+    def control(self) -> str:
+        """The topic of the commands to its registry of models."""
+        return f"{self.name}.control.v1"
 
     @property
     def result_topics(self) -> tuple[str, ...]:

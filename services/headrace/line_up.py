@@ -4,8 +4,8 @@
                                                                                         |
     the loop, between two batches --------------------------------------------- taken up v
 
-What is new is loaded and warmed beside what answers, so a change costs the loop the exchange of a reference. Everything that a batch scores
-is scored by one line-up. A version that cannot be had, or cannot be loaded, changes nothing: the old ones of its pipeline go on, it is said,
+What is new is loaded and warmed beside what answers, so a change costs the loop the exchange of a reference. Everything in a batch is
+scored by one line-up. A version that cannot be had, or cannot be loaded, changes nothing: the old ones of its pipeline go on, it is said,
 and tried again. The rosters of different pipelines change one without the other.
 
 An *epoch* is the state of the registry, for one pipeline: the offset behind the command that changed its roster last. The epoch by which
@@ -24,7 +24,7 @@ from headrace.definition import App, Pipeline
 from headrace.errors import HeadraceError, TransientError
 from headrace.executor import Executor, Outcome
 from headrace.predict.casting import Cast
-from headrace.predict.registry import Registry, Version
+from headrace.predict.registry import Registry
 from headrace.predict.roles import Roster
 from headrace.predict.scores import Model, Scores
 from headrace.switches import Switch
@@ -37,8 +37,8 @@ FALLBACK = "fallback"
 
 News = Callable[[], Iterable[tuple[int, bytes | None]]]
 """The records of the control topic that were not given yet: offset and value. Raises `TransientError`, `UnstableOffsets`."""
-Load = Callable[[Pipeline, Version], Model]
-"""Gets and warms a version. Raises `HeadraceError`."""
+Load = Callable[[Pipeline, str], Model]
+"""Gets and warms a version by the sha256 of its file. Raises `HeadraceError`."""
 
 
 class Fallback:
@@ -161,7 +161,7 @@ class LineUp:
             self._registry.take(offset, value)
         found = {}
         for name, pipeline in self._pipelines.items():
-            epoch, known = self._registry.epoch(name), standings.get(name)
+            epoch, known = self._registry.epoch_of(name), standings.get(name)
             if known is not None and epoch == known.epoch:
                 continue
             try:
@@ -174,7 +174,7 @@ class LineUp:
         roster = self._registry.roster(pipeline.name)
         there = {} if known is None or known.cast is None else {model.version: model for model in known.cast.models()}
         versions = [self._registry.version(pipeline.name, name) for name in roster.versions]
-        models = {one.version: there.get(one.version) or self._load(pipeline, one) for one in versions}
+        models = {one.version: there.get(one.version) or self._load(pipeline, one.sha256) for one in versions}
         champion: Model | None = models.get(roster.champion or "")
         if champion is None and pipeline.fallback is not None:
             champion = Fallback(pipeline.name, pipeline.fallback)

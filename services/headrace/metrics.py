@@ -107,8 +107,8 @@ class _PartitionGauge(_Children[TopicPartition, Gauge]):
 class Metrics:
     """The metrics of a worker. Methods are called by one thread, once a batch or less; `exposition` by any.
 
-    `topics`, `models`, `hops`, `looked_up`, `corrected` and `shadowed` are what the app reads, its models, the topics between its stages, the
-    views it looks up, the pipelines with corrections and those of which versions may be shadows: each of their series begins at 0.
+    `topics`, `models`, `hops`, `looked_up`, `corrected` and `shadowed` are what the app reads, its models, the topics between its stages,
+    the views it looks up, the pipelines with corrections and those with shadows: each of their series begins at 0.
     """
 
     def __init__(

@@ -138,7 +138,7 @@ class Paths:
                 name = TopicPartition(batch.topic, number)
                 work.positions[name] = self._position(name, ends[name])
                 work.tallies[-1].newest_ms[name] = int(batch.timestamps_ms[np.flatnonzero(batch.partitions == number)[-1]])
-        self._unpacked.update({name: end for name, end in ends.items() if end > begins.get(name, -1)})
+        self._unpacked.update(ends)
         timeline.mark("encode")
         return work
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import cast
+from itertools import chain
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from headrace.publish.correction_encoder import CorrectionEncoder
 from headrace.publish.encoder import Encoder
 from headrace.timeline import Timeline
 from headrace.types import Bools, Corrected, DeadLetter, EventBatch, FeatureVectors, Float64s, Int64s, LookedUp, OutRecords, Reason, Role
+
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -127,9 +130,7 @@ class Scorer:
                     parts.append(replace(part, events=among))
         return parts
 
-    def _letters(
-        self, part: Part, refused: Sequence[tuple[int, str]], events: EventBatch, looked_up: LookedUp | None
-    ) -> list[DeadLetter]:
+    def _letters(self, part: Part, refused: Sequence[tuple[int, str]], events: EventBatch, looked_up: LookedUp | None) -> list[DeadLetter]:
         """The dead letters of what a model refused."""
         letters = []
         for place, error in refused:
@@ -171,17 +172,23 @@ def _of(columns: tuple[Int64s, Sequence[str], Int64s, Bools], which: Int64s | No
 
 def merged(parts: Sequence[OutRecords]) -> list[OutRecords]:
     """The same records in the order of the batch, as one; nothing where there are none. Readers see a partition's results in its order."""
-    if len(parts) < 2:
+    if not parts[1:]:
         return list(parts)
     rows = np.concatenate([part.rows for part in parts if part.rows is not None])
-    order = np.argsort(rows, kind="stable").tolist()
-    keys, values, headers, timestamps_ms = (
-        [column[place] for place in order]
-        for column in (
-            [key for part in parts for key in part.keys],
-            [value for part in parts for value in part.values],
-            [headers for part in parts for headers in part.headers],
-            [time_ms for part in parts for time_ms in part.timestamps_ms],
+    order = np.argsort(rows, kind="stable")
+    places = order.tolist()
+
+    def column(of: Callable[[OutRecords], Sequence[_T]]) -> list[_T]:
+        joined = list(chain.from_iterable(map(of, parts)))
+        return [joined[place] for place in places]
+
+    return [
+        OutRecords(
+            topic=parts[0].topic,
+            keys=column(lambda part: part.keys),
+            values=column(lambda part: part.values),
+            headers=column(lambda part: part.headers),
+            timestamps_ms=column(lambda part: part.timestamps_ms),
+            rows=rows[order],
         )
-    )
-    return [OutRecords(topic=parts[0].topic, keys=keys, values=values, headers=headers, timestamps_ms=timestamps_ms, rows=np.sort(rows))]
+    ]

@@ -79,9 +79,7 @@ def in_force(switches: Sequence[Switch], offset: int) -> Switch | None:
 
 
 def _switch(fact: Mapping[str, Any]) -> Switch:
-    roster = Roster(
-        champion=fact["champion"], challenger=fact["challenger"], share=fact["share"], shadows=tuple(fact["shadows"])
-    )
+    roster = Roster(champion=fact["champion"], challenger=fact["challenger"], share=fact["share"], shadows=tuple(fact["shadows"]))
     return Switch(
         pipeline=fact["pipeline"],
         partition=TopicPartition(fact["topic"], fact["partition"]),

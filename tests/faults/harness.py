@@ -22,6 +22,7 @@ from headrace.consume.kafka_reader import Isolation, KafkaReader
 from headrace.features.redis_store import RedisStore
 from headrace.local_stack import KafkaServer, RedisServer
 from headrace.parts import Limits
+from headrace.predict.casting import Pinned
 from headrace.predict.onnx_model import OnnxModel
 from headrace.publish.encoder import HeaderPolicy
 from headrace.publish.kafka_topics import KafkaTopics, TopicWish
@@ -389,7 +390,9 @@ class Trial:
     def verified(self) -> Findings:
         """What `headrace verify` says."""
         with deployment(self.app.name, self.properties, self._store) as subject:
-            verification = Verification(self.app, subject, models=self.models, headers=HeaderPolicy.CLOUDEVENTS, limits=Limits())
+            verification = Verification(
+                self.app, subject, casting_of=lambda _: Pinned(self.models), headers=HeaderPolicy.CLOUDEVENTS, limits=Limits()
+            )
             findings = verification.run(Wishes())
         assert findings.not_checked == {}
         return findings

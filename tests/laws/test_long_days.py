@@ -19,6 +19,7 @@ import headrace as hr
 from headrace.features.view import FeatureView
 from headrace.memory_log import MemoryReader
 from headrace.parts import Limits
+from headrace.predict.casting import Pinned
 from headrace.predict.scores import Scores
 from headrace.publish.encoder import HeaderPolicy
 from headrace.testing import Driver
@@ -116,7 +117,9 @@ def verified(driver: Driver) -> list[str]:
         now_ms=lambda: driver.clock.monotonic_ns() // 1_000_000,
         pause=driver.clock.advance,
     )
-    findings = Verification(APP, subject, models=MODELS, headers=HeaderPolicy.CLOUDEVENTS, limits=Limits()).run(Wishes())
+    findings = Verification(APP, subject, casting_of=lambda _: Pinned(MODELS), headers=HeaderPolicy.CLOUDEVENTS, limits=Limits()).run(
+        Wishes()
+    )
     assert findings.not_checked == {}
     audit = Audit(APP, MODELS)
     places = [TopicPartition(SOURCE.topic, number) for number in range(PARTITIONS)]

@@ -37,6 +37,12 @@ V25  what is folded again, and not published, is not retained
 V26  corrections of an event are not counted
 V27  corrections go out in a transaction of their own, before that of the offsets
 
+and, of roles that move:
+
+V28  who scores is told in a transaction of its own, before that of the offsets
+V29  whoever comes to a partition does not know by which state of the registry it was scored
+V30  a switch is told from behind the first batch that it scores
+
 The control is no mutant but the protocol with one belt less: nobody looks at the owner, only at the offsets. It must keep the promise.
 """
 
@@ -386,6 +392,48 @@ def v21_hops_have_a_transaction_of_their_own() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def v28_switches_have_a_transaction_of_their_own() -> Iterator[None]:
+    """Facts are committed first, then everything else with the offsets."""
+    with in_two_transactions(".facts."):
+        yield
+
+
+@contextmanager
+def v29_epochs_are_not_handed_on() -> Iterator[None]:
+    """Positions are committed without the state of the registry."""
+    add_offsets = MemoryLog.add_offsets
+
+    def forgetful(self: MemoryLog, name: str, epoch: int, offsets: Mapping[TopicPartition, Position], *group: Any) -> bool:
+        return add_offsets(self, name, epoch, {one: replace(position, epochs={}) for one, position in offsets.items()}, *group)
+
+    with patch.object(MemoryLog, "add_offsets", forgetful):
+        yield
+
+
+@contextmanager
+def v30_switches_are_told_late() -> Iterator[None]:
+    """A switch is said to hold from the end of the first batch on that it scored."""
+    tell = Paths._tell
+    score = Paths.score
+
+    def late(
+        self: Paths,
+        batches: Sequence[RecordBatch],
+        ends: Mapping[TopicPartition, int],
+        begins: Mapping[TopicPartition, int],
+        timeline: Timeline,
+    ) -> Work:
+        def told(self: Paths, name: TopicPartition, begin: int, work: Work) -> None:
+            tell(self, name, ends[name], work)
+
+        with patch.object(Paths, "_tell", told):
+            return score(self, batches, ends, begins, timeline)
+
+    with patch.object(Paths, "score", late):
+        yield
+
+
 def in_two_transactions(mark: str) -> AbstractContextManager[object]:
     """What goes to topics with a mark in their names is committed first, then everything else with the offsets."""
     publish = Loop._publish
@@ -522,9 +570,12 @@ MUTANTS: Mapping[str, Callable[[], AbstractContextManager[object]]] = {
     "V25": v25_a_catch_up_retains_nothing,
     "V26": v26_corrections_are_not_counted,
     "V27": v27_corrections_have_a_transaction_of_their_own,
+    "V28": v28_switches_have_a_transaction_of_their_own,
+    "V29": v29_epochs_are_not_handed_on,
+    "V30": v30_switches_are_told_late,
 }
 """By name; the protocol itself passes the same schedules."""
 
 APP_OF = {"V19": "chain", "V20": "chain", "V21": "chain", "V22": "look", "V23": "look"}
-APP_OF |= dict.fromkeys(("V24", "V25", "V26", "V27"), "correct")
+APP_OF |= dict.fromkeys(("V24", "V25", "V26", "V27"), "correct") | dict.fromkeys(("V28", "V29", "V30"), "roles")
 """The app that those need to be seen which one stage does not show."""

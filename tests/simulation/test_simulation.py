@@ -13,7 +13,7 @@ from headrace.definition import App
 from tests.simulation.mutants import APP_OF, MUTANTS, control
 from tests.simulation.replay import damage, sweeping_always, violations
 from tests.simulation.schedule import BURSTS, FAULTS, Burst, Schedule, plain_schedule
-from tests.simulation.visits import APPS, chained, correcting, forgetting, looking
+from tests.simulation.visits import APPS, chained, correcting, forgetting, looking, registered
 from tests.simulation.visits import app as one_stage
 from tests.simulation.world import Counters
 
@@ -71,6 +71,20 @@ def test_corrections_keep_the_promise() -> None:
     keeps_its_promise(40, forgetting)()
 
 
+@pytest.mark.timeout(1_200)
+def test_moving_roles_keep_the_promise() -> None:
+    """The same while versions are promoted, shadowed and taken back: each record is scored by whom the facts say, once, and shadowed so."""
+    keeps_its_promise(60, registered)()
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3_600)
+def test_moving_roles_keep_the_promise_at_length(record_property: Callable[[str, object], None]) -> None:
+    """The same, a thousand times."""
+    keeps_its_promise(1_000, registered)()
+    record_property("figures", {"schedules": 1_000})
+
+
 @pytest.mark.faults
 @pytest.mark.timeout(3_600)
 def test_corrections_keep_the_promise_at_length(record_property: Callable[[str, object], None]) -> None:
@@ -122,6 +136,7 @@ def test_the_schedules_do_damage() -> None:
         assert violations(schedule, totals) == [], f"the same again: {schedule.command()}"
     for seed in range(3):
         assert violations(plain_schedule(seed), totals, app=correcting) == []
+        assert violations(plain_schedule(seed), totals, app=registered) == []
     print(totals)  # noqa: T201 - the damage is shown
     assert min(vars(totals).values()) > 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import count as count_up
 
 import numpy as np
 
@@ -11,6 +12,7 @@ import headrace as hr
 from headrace.features.retained_view import RetainedView
 from headrace.partitioner import partition_of
 from headrace.predict.scores import Scores
+from headrace.predict.signature import METADATA_KEY, Signature
 from headrace.types import Float64s
 
 TOPIC, OPENINGS, PREDICTIONS = "visits", "openings", "visit.predictions"
@@ -97,7 +99,10 @@ looking = hr.App(
     ],
 )
 """The same visits, scored by what the doors did: one view is kept where the openings are read, the other behind a hop."""
-APPS = {"sim": app, "chain": chained, "look": looking, "correct": correcting, "few": forgetting}
+registered = hr.App("roles", pipelines=[hr.Pipeline("visit", views=[recent, brief], predictions=PREDICTIONS, fallback=0.25)])
+"""The same visits, scored by whom the registry says, while roles are moved."""
+VERSIONS = ("1", "2", "3", "4")
+APPS = {"roles": registered, "sim": app, "chain": chained, "look": looking, "correct": correcting, "few": forgetting}
 
 
 class SumModel:
@@ -108,6 +113,49 @@ class SumModel:
     def score(self, values: Float64s) -> Scores:
         """The sum of what is there."""
         return Scores(scores=np.nansum(values, axis=1), refused=[])
+
+
+class BiasModel:
+    """A version of the registry's: the same arithmetic, and a score that shows which version it was."""
+
+    name = "visit"
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+
+    def score(self, values: Float64s) -> Scores:
+        """The sum of what is there, and a million for each number of the version."""
+        return Scores(scores=np.nansum(values, axis=1) + 1e6 * int(self.version), refused=[])
+
+
+def registrations() -> list[bytes]:
+    """The commands that register all versions; the file of each is named by its number."""
+    answer = []
+    for version in VERSIONS:
+        signature = Signature(name="visit", version=version, features=("f",), views=(), event_features="", output="score")
+        told = json.loads(signature.to_metadata()[METADATA_KEY])
+        answer.append(command_of("register", version=version, sha256=f"{int(version):064x}", bytes=1, signature=told))
+    return answer
+
+
+def a_move(draw: random.Random) -> bytes:
+    """A command that moves a role or takes the last promotion back; many are not legal, and then change nothing."""
+    if draw.random() < 0.15:
+        return command_of("rollback")
+    to = draw.choice(["shadow", "shadow", "challenger", "champion", "champion", "registered", "retired"])
+    share = {"share": draw.choice([0.3, 0.7])} if to == "challenger" else {}
+    return command_of("move", version=draw.choice(VERSIONS), to=to, **share)
+
+
+_COMMANDS = count_up()
+
+
+def command_of(kind: str, **fields: object) -> bytes:
+    """A command whose author has seen everything."""
+    told = {"v": 1, "kind": kind, "id": f"{next(_COMMANDS):032x}", "at_ms": 0, "by": "op", "pipeline": "visit", "expects": 1 << 40}
+    if kind == "register":
+        told |= {"card": None, "lineage": None}
+    return json.dumps(told | fields).encode()
 
 
 def make_records(seed: int, count: int) -> list[tuple[str, int, bytes, bytes, int]]:

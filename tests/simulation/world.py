@@ -12,6 +12,7 @@ folds the whole log all the same, so a rebuild by time must come to the state of
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
@@ -20,6 +21,7 @@ from typing import Any
 from unittest.mock import patch
 
 import greenlet
+import numpy as np
 
 from headrace.assembly import Executors, Ports, assemble
 from headrace.clock import ManualClock
@@ -30,11 +32,15 @@ from headrace.decode.decoder import Decoded
 from headrace.definition import App
 from headrace.errors import SlotTaken
 from headrace.features.memory_store import MemoryStore, Snapshot
+from headrace.line_up import FALLBACK
 from headrace.loop import Loop
 from headrace.memory_log import Fate, MemoryLog, MemoryReader, MemorySink, MemorySource
 from headrace.parts import Limits, Watch
 from headrace.paths import Paths
+from headrace.predict.artifacts import MemoryArtifacts
+from headrace.predict.roles import Roster, challenged
 from headrace.publish.record_sink import CommitResult
+from headrace.switches import in_force, switches_in
 from headrace.takeover import identity_of, is_newer
 from headrace.timeline import Timeline
 from headrace.types import Position, Record, RecordBatch, TopicPartition
@@ -49,8 +55,11 @@ from tests.simulation.visits import (
     REMEMBERED_MS,
     START_MS,
     TOPIC,
+    BiasModel,
     SumModel,
+    a_move,
     make_records,
+    registrations,
     with_disorder,
     with_openings,
 )
@@ -140,6 +149,22 @@ class SimExecutor:
         self.running = False
 
 
+class SlowlyRead(Facts):
+    """A control topic of which a process is told one record at a time: it is behind what others know already, as one may be that starts."""
+
+    def __init__(self, world: World, process: Process) -> None:
+        super().__init__(world.app.control, lambda: MemoryReader(world.log), process.source.written_end)
+        self._world = world
+        self._held: list[tuple[int, bytes | None]] = []
+
+    def news(self) -> list[tuple[int, bytes | None]]:
+        """The next record, or all when nothing is to go wrong any more."""
+        self._held += super().news()
+        told = self._held if self._world.calm else self._held[:1]
+        self._held = self._held[len(told) :]
+        return told
+
+
 class Process:
     """One worker process in a slot."""
 
@@ -148,7 +173,7 @@ class Process:
         self.identity = identity_of(f"host:{number}", number)
         self.dead = False
         self.tasks: list[Task] = []
-        self.commits, self.claims = SimExecutor(self), SimExecutor(self)
+        self.commits, self.claims, self.models = SimExecutor(self), SimExecutor(self), SimExecutor(self)
         self.source = MemorySource(world.log, group=world.app.name, member=f"slot-{slot}-{number}", pause=world.pause)
         self.loop = world.assemble(self)
         self.spawn(self._run)
@@ -189,6 +214,8 @@ class Counters:
     overlapped: int = 0
     rollbacks: int = 0
     pages: int = 0
+    switches: int = 0
+    """Where the app has a registry."""
     corrections: int = 0
     """Where the app has them."""
     retained: int = 0
@@ -214,7 +241,8 @@ class World:
         for topic in (*(reads.topic for reads in app.inputs), *app.result_topics):
             self.log.create_topic(topic, PARTITIONS)
         self.log.create_topic(app.dead_letters, PARTITIONS)
-        self.log.create_topic(app.facts, 1)
+        for topic in (app.facts, app.control):
+            self.log.create_topic(topic, 1)
         self.store = MemoryStore(pause=self._before_store)
         self.snapshots: list[Snapshot] = []
         self.backups: list[Snapshot] = []
@@ -231,6 +259,9 @@ class World:
             self._coming = with_disorder(seed, self._coming)
         self.partitions = [TopicPartition(reads.topic, number) for reads in app.inputs for number in range(PARTITIONS)]
         self.source_partitions = [TopicPartition(source.topic, number) for source in app.sources for number in range(PARTITIONS)]
+        self._registers = any(pipeline.model is None and pipeline.fallback is not None for pipeline in app.pipelines)
+        for command in registrations() if self._registers else ():
+            self.log.append(app.control, 0, b"visit", command, None, 0)
         group = self.log.group(app.name)
         for partition in self.partitions:
             group.offsets[partition] = Position(offset=0, watermark_ms=None)
@@ -254,7 +285,11 @@ class World:
         most of the steps there are.
         """
         pace = nullcontext() if self._seed % 4 == 3 else patch("headrace.assembly.rules_of", _no_rules)
-        with pace:
+        with (
+            pace,
+            patch("headrace.line_up.LOOK_MS", 20),
+            patch("headrace.assembly.load_version", lambda _, __, sha256: BiasModel(str(int(sha256, 16)))),
+        ):
             return self._assembled(process)
 
     def _assembled(self, process: Process) -> Loop:
@@ -265,16 +300,19 @@ class World:
                 sink=MemorySink(self.log, transactional_id=f"{self.app.name}.{process.slot}", pause=self.pause),
                 store=self.store,
                 facts=Facts(self.app.facts, lambda: MemoryReader(self.log), process.source.written_end),
+                control=SlowlyRead(self, process),
+                artifacts=MemoryArtifacts(),
                 reader=lambda: MemoryReader(self.log),
             ),
-            models={"visit": SumModel()},
+            models={} if self._registers else {"visit": SumModel()},
             clock=self.clock,
-            executors=Executors(commits=process.commits, store=SimExecutor(process), claims=process.claims),
+            executors=Executors(commits=process.commits, store=SimExecutor(process), claims=process.claims, models=process.models),
             watch=Watch(
                 tick=_nothing,
                 committed=_nothing,
                 transaction=self._count_transaction,
                 rebalanced=_nothing,
+                roles=_nothing,
                 say=self._hear,
                 timeline=lambda: Timeline(self.clock.monotonic_ns),
             ),
@@ -376,6 +414,8 @@ class World:
         for left, burst in zip(range(len(schedule), 0, -1), schedule, strict=True):
             self._produce(-(-len(self._coming) // left))
             draw = random.Random(burst.order)
+            if self._registers and draw.random() < 0.5:
+                self.log.append(self.app.control, 0, b"visit", a_move(draw), None, 0)
             for _ in range(burst.steps):
                 self.step(draw)
             getattr(self, f"_{burst.fault}")(draw)
@@ -630,7 +670,38 @@ class World:
                         partition = TopicPartition(reads.topic, number)
                         stored, head = self.store.states(partition, fp), self.store.head(partition, fp)
                         found += audit.compare_states(partition, fp, stored, head)
+        if self._registers:
+            found += self._compare_roles(facts)
         return found
+
+    def _compare_roles(self, facts: Sequence[bytes | None]) -> list[str]:
+        """Every result has the version, role and score that the switches on the facts topic say, and so has what shadows scored."""
+        switches = switches_in(facts)
+        self.counters.switches += sum(map(len, switches.values()))
+        name, shadow = self.app.pipelines[0].name, self.app.pipelines[0].shadow or ""
+        shadows: dict[tuple[int, int], list[str]] = {}
+        for record in self._all(shadow):
+            number, offset, model = json.loads(record.value or b"")["id"].split("-", 1)[1].split("-")
+            shadows.setdefault((int(number), int(offset)), []).append(model.partition("@")[2])
+        found = []
+        for record in self._all(PREDICTIONS):
+            value = json.loads(record.value or b"")
+            _, number, offset, _ = value["id"].split("-")
+            place = int(number), int(offset)
+            switch = in_force(switches.get((name, TopicPartition(TOPIC, place[0])), []), place[1])
+            roster = Roster() if switch is None else switch.roster
+            drawn = roster.challenger is not None and bool(challenged(name, roster.challenger, roster.share, [value["entity"]])[0])
+            version, role = (roster.challenger, "challenger") if drawn else (roster.champion or FALLBACK, "champion")
+            if (value["model"]["version"], value["model"]["role"]) != (version, role):
+                found.append(f"roles: {place} was scored by {value['model']}, the facts say {role} {version}")
+            features = [np.nan if one is None else one for one in value["features"].values()]
+            score = 0.25 if version == FALLBACK else BiasModel(str(version)).score(np.array([features])).scores[0]
+            if value["score"] != score:
+                found.append(f"roles: {place} was given {value['score']}, version {version} gives {score}")
+            wanted = sorted([*roster.shadows, *([roster.champion or FALLBACK] if drawn else [])])
+            if sorted(shadows.pop(place, [])) != wanted:
+                found.append(f"roles: {place} has not exactly the shadows {wanted}")
+        return found + [f"roles: {place} has shadows {some} and no prediction" for place, some in shadows.items()]
 
     def _all(self, topic: str) -> list[Record]:
         return [record for number in range(PARTITIONS) for record in self.log.read(TopicPartition(topic, number))]

@@ -55,6 +55,7 @@ def test_a_batch_is_counted(metrics: Metrics) -> None:
             predictions={"late_arrival": 5, "shadow": 4},
             passed_on={"by-origin": 5},
             looked_up={("airport", "fresh"): 4, ("airport", "stale"): 1},
+            shadowed={"late_arrival": 5},
             corrected={"fraud": 2},
         )
     assert value(metrics, "headrace_events_total", topic="flights") == 10
@@ -65,6 +66,7 @@ def test_a_batch_is_counted(metrics: Metrics) -> None:
     assert value(metrics, "headrace_predictions_total", model="shadow") == 8
     assert value(metrics, "headrace_passed_on_total", topic="by-origin") == 10
     assert value(metrics, "headrace_corrections_total", pipeline="fraud") == 4
+    assert value(metrics, "headrace_shadow_scores_total", pipeline="late_arrival") == 10
 
 
 def test_delays_of_a_column_fall_into_their_buckets(metrics: Metrics) -> None:

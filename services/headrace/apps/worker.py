@@ -39,6 +39,7 @@ from headrace.line_up import FALLBACK, Standing
 from headrace.loop import Loop
 from headrace.metrics import Metrics
 from headrace.parts import Limits, Watch
+from headrace.predict.artifacts import ArtifactStore, MemoryArtifacts
 from headrace.publish.encoder import HeaderPolicy
 from headrace.publish.kafka_sink import KafkaAtLeastOnceSink, KafkaTransactionalSink
 from headrace.publish.kafka_topics import KafkaTopics
@@ -73,6 +74,12 @@ def redis_store(app: App, settings: Settings) -> RedisStore:
         tls=tls,
         timeout_s=redis.timeout_ms / 1_000,
     )
+
+
+def artifact_store(app: App, settings: Settings) -> ArtifactStore:
+    """Where the files of model versions are."""
+    del app, settings
+    return MemoryArtifacts()
 
 
 def dead_letter_bytes(app: App, settings: Settings, say: Say) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
@@ -53,13 +54,13 @@ def verify(
 ) -> None:
     """Fold the source log again and compare everything that was published and stored with it, record by record."""
     from headrace import log
-    from headrace.apps.worker import dead_letter_bytes, kafka_properties, redis_store
-    from headrace.assembly import load_models
+    from headrace.apps.worker import artifact_store, dead_letter_bytes, kafka_properties, redis_store
     from headrace.cli.definitions import load_app
     from headrace.kafka_client import knock
     from headrace.parts import Limits
     from headrace.publish.encoder import HeaderPolicy
     from headrace.settings import load
+    from headrace.verify.casting import casting_by_facts
     from headrace.verify.deployment import deployment
     from headrace.verify.verification import Verification, Wishes
 
@@ -67,7 +68,7 @@ def verify(
     log.set_up(level="error", style="console", secrets=settings.secrets())
     definition = load_app(app_reference)
     wishes = Wishes(from_ms=_ms(from_time, "--from"), to_ms=_ms(to_time, "--to"), live=live, rest_ms=int(1_000 * rest_seconds), keep=limit)
-    models = load_models(definition)
+    casting_of = partial(casting_by_facts, definition, artifact_store(definition, settings))
     properties = kafka_properties(settings)
     knock(properties)
     store = redis_store(definition, settings)
@@ -80,7 +81,7 @@ def verify(
             findings = Verification(
                 definition,
                 subject,
-                models=models,
+                casting_of=casting_of,
                 headers=HeaderPolicy(settings.worker.headers),
                 limits=Limits(max_record_bytes=dead_letter_bytes(definition, settings, log.logger("verify").warning)),
                 told=meter.show,

@@ -10,6 +10,7 @@ import base64
 import binascii
 import io
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,8 @@ def golden_in(metadata: Mapping[str, str]) -> tuple[Rows, Float64s] | None:
     """Golden rows [rows, features] and their scores; None where the file carries none. Raises `SignatureMismatch` for what is none."""
     if GOLDEN_ROWS not in metadata:
         return None
-    rows, scores = _array(metadata, GOLDEN_ROWS, np.float32, 2), _array(metadata, GOLDEN_SCORES, np.float64, 1)
+    rows: Rows = _array(metadata, GOLDEN_ROWS, np.float32, 2)
+    scores: Float64s = _array(metadata, GOLDEN_SCORES, np.float64, 1)
     if len(rows) != len(scores):
         raise SignatureMismatch(f"the model carries {len(rows)} golden rows and {len(scores)} scores: {_STAMP_AGAIN}")
     return rows, scores
@@ -46,7 +48,10 @@ def golden_in(metadata: Mapping[str, str]) -> tuple[Rows, Float64s] | None:
 
 def background_in(metadata: Mapping[str, str]) -> Rows | None:
     """The background rows; None where the file carries none. Raises `SignatureMismatch` for what is none."""
-    return _array(metadata, BACKGROUND, np.float32, 2) if BACKGROUND in metadata else None
+    if BACKGROUND not in metadata:
+        return None
+    rows: Rows = _array(metadata, BACKGROUND, np.float32, 2)
+    return rows
 
 
 _STAMP_AGAIN = "stamp it again with `headrace.models.stamp()`"
@@ -58,9 +63,9 @@ def _text(rows: NDArray[np.generic]) -> str:
     return base64.b64encode(found.getvalue()).decode()
 
 
-def _array(metadata: Mapping[str, str], key: str, dtype: type[np.generic], dimensions: int) -> NDArray[np.generic]:
+def _array(metadata: Mapping[str, str], key: str, dtype: type[np.generic], dimensions: int) -> NDArray[Any]:
     try:
-        found = np.load(io.BytesIO(base64.b64decode(metadata.get(key, ""), validate=True)), allow_pickle=False)
+        found: NDArray[Any] = np.load(io.BytesIO(base64.b64decode(metadata.get(key, ""), validate=True)), allow_pickle=False)
     except (ValueError, EOFError, OSError, binascii.Error) as error:
         raise SignatureMismatch(f"{key!r} in the model's metadata_props cannot be read ({type(error).__name__}): {_STAMP_AGAIN}") from error
     if found.dtype != dtype or found.ndim != dimensions:

@@ -1,9 +1,9 @@
 """Which loaded models answer for which events, and in which role (pure).
 
-    Casting   what a path asks before it scores: the casts of some events of a pipeline. A worker has one cast at a time; `verify` reads
-              from the facts which one it was at each offset.
-    Cast      a roster whose versions are loaded
-    Part      a model, a role, and the events that it scores in it
+Casting   what a path asks before it scores: the casts of some events of a pipeline. A worker has one cast at a time; `verify` reads
+          from the facts which one it was at each offset.
+Cast      a roster whose versions are loaded
+Part      a model, a role, and the events that it scores in it
 """
 
 from __future__ import annotations

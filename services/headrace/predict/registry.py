@@ -103,6 +103,11 @@ class Registry:
         found = self._state.pipelines.get(pipeline)
         return Roster() if found is None else found.roster()
 
+    def epoch_of(self, pipeline: str) -> int:
+        """The offset behind the last taken command that changed who scores for a pipeline; 0 at first."""
+        found = self._state.pipelines.get(pipeline)
+        return 0 if found is None else found.epoch
+
     def before(self, pipeline: str) -> str | None:
         """The version that a rollback would bring back; None where there is none."""
         found = self._state.pipelines.get(pipeline)
@@ -145,7 +150,7 @@ class Registry:
             return _refused(offset, command, did)
         self._state.pipelines[command.pipeline].last = Last(offset=offset, at_ms=command.at_ms, by=command.by, did=did)
         if self.roster(command.pipeline) != before:
-            self._state.epoch = offset + 1
+            self._state.epoch = self._state.pipelines[command.pipeline].epoch = offset + 1
         return Outcome(offset=offset, command_id=command.id, refused=None, said=f"{command.by} {did} of {command.pipeline}")
 
     def _done(self, offset: int, command: Command, of: PipelineState | None) -> Refusal | str:

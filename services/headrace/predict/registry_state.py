@@ -27,6 +27,8 @@ class PipelineState:
     """What is known of a pipeline's versions."""
 
     last: Last
+    epoch: int = 0
+    """The offset behind the last command that changed who scores."""
     versions: dict[str, Version] = field(default_factory=dict)
     """By name, in the order of registration."""
     champions: list[str] = field(default_factory=list)
@@ -69,6 +71,7 @@ class State:
             "pipelines": {
                 name: {
                     "last": asdict(one.last),
+                    "epoch": one.epoch,
                     "champions": one.champions,
                     "versions": [version.as_plain() for version in one.versions.values()],
                 }
@@ -91,5 +94,8 @@ class State:
 def _pipeline(plain: Plain) -> PipelineState:
     versions = [Version.from_plain(one) for one in plain["versions"]]
     return PipelineState(
-        last=Last(**plain["last"]), versions={one.version: one for one in versions}, champions=[str(one) for one in plain["champions"]]
+        last=Last(**plain["last"]),
+        epoch=int(plain["epoch"]),
+        versions={one.version: one for one in versions},
+        champions=[str(one) for one in plain["champions"]],
     )

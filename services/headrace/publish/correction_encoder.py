@@ -11,8 +11,8 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 
 from headrace.publish.encoder import HeaderPolicy, Heading, carry_trace, feature_struct
-from headrace.publish.records import CORRECTION_TYPE, ModelVersion, Place, Role
-from headrace.types import Corrected, EventBatch, Float64s, OutRecords
+from headrace.publish.records import CORRECTION_TYPE, ModelVersion, Place
+from headrace.types import Corrected, EventBatch, Float64s, OutRecords, Role
 
 
 class CorrectionEncoder:

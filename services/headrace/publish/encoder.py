@@ -23,8 +23,8 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
-from headrace.publish.records import LOOKED_UP, PREDICTION_TYPE, ModelVersion, Role
-from headrace.types import Bools, Float64s, Headers, Int64s, LookedUp, OutRecords, RecordBatch
+from headrace.publish.records import LOOKED_UP, PREDICTION_TYPE, ModelVersion
+from headrace.types import Bools, Float64s, Headers, Int64s, LookedUp, OutRecords, RecordBatch, Role
 
 TRACE_HEADERS = frozenset({"traceparent", "tracestate"})
 FIRST_DAY, LAST_DAY = np.datetime64("2000-01-01", "D"), np.datetime64("2100-01-01", "D")

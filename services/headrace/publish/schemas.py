@@ -27,10 +27,9 @@ from headrace.publish.records import (
     DeadLetterPointer,
     Prediction,
     PredictionHeaders,
-    Role,
     json_schema,
 )
-from headrace.types import Corrected, DeadLetter, EventBatch, Headers, OutRecords, Reason, RecordBatch
+from headrace.types import Corrected, DeadLetter, EventBatch, Headers, OutRecords, Reason, RecordBatch, Role
 
 SCHEMAS: dict[str, type[Any]] = {
     "prediction": Prediction,

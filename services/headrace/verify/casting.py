@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
+from headrace.assembly import load_models, load_version
 from headrace.definition import App, Pipeline
 from headrace.line_up import Fallback
+from headrace.predict.artifacts import ArtifactStore
 from headrace.predict.casting import Cast
 from headrace.predict.scores import Model
-from headrace.switches import Switch, Where
+from headrace.switches import Switch, Where, switches_in
 from headrace.types import Int32s, Int64s, TopicPartition
 
-LoadArtifact = Callable[[Pipeline, str, str], Model]
-"""Gets a version of a pipeline by its sha256. Raises `HeadraceError`."""
+LoadArtifact = Callable[[Pipeline, str], Model]
+"""Gets a version of a pipeline by the sha256 of its file. Raises `HeadraceError`."""
 
 
 class CastByFacts:
     """The casts of every offset: those of pipelines that pin a model, and those that the switches on the facts topic name."""
 
-    def __init__(
-        self, app: App, *, pinned: Mapping[str, Model], switches: Mapping[Where, Sequence[Switch]], load: LoadArtifact
-    ) -> None:
+    def __init__(self, app: App, *, pinned: Mapping[str, Model], switches: Mapping[Where, Sequence[Switch]], load: LoadArtifact) -> None:
         self._pinned = {name: Cast(champion=model) for name, model in pinned.items()}
         self._pipelines = {one.name: one for one in app.pipelines}
         self._reads = {stage.pipeline.name: stage.reads.topic for stage in app.stages if stage.scores}
@@ -49,7 +50,7 @@ class CastByFacts:
 
     def _cast(self, pipeline: Pipeline, switch: Switch | None) -> Cast:
         roster = None if switch is None else switch.roster
-        models = {} if switch is None else {version: self._model(pipeline, version, sha256) for version, sha256 in switch.artifacts.items()}
+        models = {} if switch is None else {version: self._model(pipeline, sha256) for version, sha256 in switch.artifacts.items()}
         if roster is None or roster.champion is None:
             champion: Model = Fallback(pipeline.name, np.nan if pipeline.fallback is None else pipeline.fallback)
         else:
@@ -63,8 +64,13 @@ class CastByFacts:
             shadows=tuple(models[version] for version in roster.shadows),
         )
 
-    def _model(self, pipeline: Pipeline, version: str, sha256: str) -> Model:
+    def _model(self, pipeline: Pipeline, sha256: str) -> Model:
         key = pipeline.name, sha256
         if key not in self._models:
-            self._models[key] = self._load(pipeline, version, sha256)
+            self._models[key] = self._load(pipeline, sha256)
         return self._models[key]
+
+
+def casting_by_facts(app: App, artifacts: ArtifactStore, facts: Sequence[bytes | None]) -> CastByFacts:
+    """The casting that facts tell, with the versions that the registry keeps."""
+    return CastByFacts(app, pinned=load_models(app), switches=switches_in(facts), load=partial(load_version, artifacts))

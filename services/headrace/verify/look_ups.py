@@ -36,7 +36,7 @@ from headrace.features.view import FeatureView
 from headrace.forgotten import token_of
 from headrace.partitioner import Partitioner
 from headrace.paths import decoder_of
-from headrace.predict.scores import Model
+from headrace.predict.casting import Casting
 from headrace.publish.records import LOOKED_UP
 from headrace.source import Source
 from headrace.types import NO_WATERMARK_MS, EventBatch, LookedUp, Reason, Record, RecordBatch, TopicPartition, ViewHead
@@ -75,9 +75,7 @@ class _Reads(NamedTuple):
 class LookUpAnswers:
     """The answers for all pipelines of an app. `casting` knows how models are named."""
 
-    def __init__(
-        self, app: App, subject: Subject, scope: Scope, casting: Casting, told: Callable[[int], None] = lambda _: None
-    ) -> None:
+    def __init__(self, app: App, subject: Subject, scope: Scope, casting: Casting, told: Callable[[int], None] = lambda _: None) -> None:
         """`told` hears how many more records were read."""
         self._app, self._subject, self._scope, self._casting, self._told = app, subject, scope, casting, told
         self._partitioner = Partitioner()

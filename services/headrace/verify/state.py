@@ -17,6 +17,7 @@ from headrace.consume.record_reader import RecordReader
 from headrace.definition import App
 from headrace.errors import FatalError
 from headrace.parts import Limits
+from headrace.predict.casting import Pinned
 from headrace.predict.scores import Scores
 from headrace.publish.encoder import HeaderPolicy
 from headrace.source import Source

@@ -16,6 +16,7 @@ from headrace.errors import FatalError, PartitionMoved, TransientError
 from headrace.forgotten import Erasure, erasures_in, token_of
 from headrace.partitioner import partition_of
 from headrace.parts import Limits
+from headrace.predict.casting import Pinned
 from headrace.publish.encoder import HeaderPolicy
 from headrace.types import TopicPartition
 from headrace.verify.entity import EntityState
@@ -55,7 +56,9 @@ def forget(
 def judged(run: Run) -> Findings:
     """What `headrace verify` says of everything: predictions, dead letters, states."""
     models = {"fraud": Model()}
-    return Verification(run.app, run.subject, models=models, headers=HeaderPolicy.CLOUDEVENTS, limits=Limits()).run(Wishes(rest_ms=0))
+    return Verification(run.app, run.subject, casting_of=lambda _: Pinned(models), headers=HeaderPolicy.CLOUDEVENTS, limits=Limits()).run(
+        Wishes(rest_ms=0)
+    )
 
 
 def counted(run: Run, card: str = CARD) -> int:

@@ -13,6 +13,7 @@ from headrace.crashes import DEATHS, crash_fact
 from headrace.decode.decoder import Decoded, Decoder
 from headrace.memory_log import MemoryReader
 from headrace.parts import Limits
+from headrace.predict.casting import Pinned
 from headrace.predict.scores import Scores
 from headrace.publish.encoder import HeaderPolicy
 from headrace.testing import Crash, Driver, reason
@@ -86,7 +87,7 @@ def verified(driver: Driver) -> Findings:
         now_ms=lambda: driver.clock.monotonic_ns() // 1_000_000,
         pause=driver.clock.advance,
     )
-    return Verification(app, subject, models=MODELS, headers=HeaderPolicy.CLOUDEVENTS, limits=Limits()).run(Wishes())
+    return Verification(app, subject, casting_of=lambda _: Pinned(MODELS), headers=HeaderPolicy.CLOUDEVENTS, limits=Limits()).run(Wishes())
 
 
 def test_a_record_that_ends_the_process_becomes_a_dead_letter(driver: Driver) -> None:

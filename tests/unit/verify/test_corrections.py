@@ -14,6 +14,7 @@ import headrace as hr
 from headrace.memory_log import MemoryReader
 from headrace.memory_log.reader import MemoryFeed
 from headrace.parts import Limits
+from headrace.predict.casting import Pinned
 from headrace.predict.scores import Scores
 from headrace.publish.encoder import HeaderPolicy
 from headrace.testing import Driver
@@ -131,7 +132,7 @@ def verified(driver: Driver, damage: Damage = list) -> Findings:
         now_ms=lambda: driver.clock.monotonic_ns() // 1_000_000,
         pause=driver.clock.advance,
     )
-    return Verification(app, subject, models=MODELS, headers=HeaderPolicy.CLOUDEVENTS, limits=Limits()).run(Wishes())
+    return Verification(app, subject, casting_of=lambda _: Pinned(MODELS), headers=HeaderPolicy.CLOUDEVENTS, limits=Limits()).run(Wishes())
 
 
 def picked(driver: Driver) -> tuple[Record, tuple[str, int, int]]:

@@ -15,6 +15,7 @@ from headrace.features.state_store import ApplyResult
 from headrace.memory_log import MemoryReader
 from headrace.memory_log.reader import MemoryFeed
 from headrace.parts import Limits
+from headrace.predict.casting import Pinned
 from headrace.publish.encoder import HeaderPolicy
 from headrace.source import Source
 from headrace.testing import Driver
@@ -59,7 +60,9 @@ def verified(driver: Driver, damage: Mapping[str, Damage] | None = None, wishes:
         now_ms=lambda: driver.clock.monotonic_ns() // 1_000_000,
         pause=driver.clock.advance,
     )
-    return Verification(app, subject, models=MODELS, headers=HeaderPolicy.CLOUDEVENTS, limits=Limits()).run(wishes or Wishes())
+    return Verification(app, subject, casting_of=lambda _: Pinned(MODELS), headers=HeaderPolicy.CLOUDEVENTS, limits=Limits()).run(
+        wishes or Wishes()
+    )
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from headrace.features.reader import StateReader
 from headrace.memory_log import MemoryReader
 from headrace.memory_log.reader import MemoryFeed
 from headrace.parts import Limits
+from headrace.predict.casting import Pinned
 from headrace.predict.scores import Model, Scores
 from headrace.publish.encoder import HeaderPolicy
 from headrace.testing import Driver
@@ -84,7 +85,9 @@ def verified(
 ) -> Findings:
     """The findings about a driver's log and store."""
     subject = subject_of(driver, place, change)
-    return Verification(driver.app, subject, models=models, headers=HeaderPolicy.CLOUDEVENTS, limits=Limits()).run(wishes or Wishes())
+    return Verification(driver.app, subject, casting_of=lambda _: Pinned(models), headers=HeaderPolicy.CLOUDEVENTS, limits=Limits()).run(
+        wishes or Wishes()
+    )
 
 
 def subject_of(driver: Driver, place: Place | None = None, change: Change = lambda one: one) -> Subject:

@@ -16,6 +16,7 @@ from headrace.features.state_store import ApplyResult
 from headrace.memory_log import MemoryReader
 from headrace.memory_log.reader import MemoryFeed
 from headrace.parts import Limits
+from headrace.predict.casting import Pinned
 from headrace.predict.scores import Scores
 from headrace.publish.encoder import HeaderPolicy
 from headrace.testing import Driver
@@ -113,7 +114,9 @@ def verified(driver: Driver, damage: Mapping[str, Damage] | None = None, wishes:
         pause=driver.clock.advance,
     )
     told: list[Progress] = []
-    verification = Verification(app, subject, models=MODELS, headers=HeaderPolicy.CLOUDEVENTS, limits=Limits(), told=told.append)
+    verification = Verification(
+        app, subject, casting_of=lambda _: Pinned(MODELS), headers=HeaderPolicy.CLOUDEVENTS, limits=Limits(), told=told.append
+    )
     findings = verification.run(wishes or Wishes())
     assert told
     return findings
