@@ -12,6 +12,7 @@ the background and on mixes of it. Limit: float32 rows, as the model sees them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -100,7 +101,7 @@ class Explainer:
         return np.ascontiguousarray(self._form.prepared.columns(rows).values)
 
 
-def load_explained(model: str | Path | bytes, feature_names: tuple[str, ...]) -> OnnxModel:
+def load_explained(model: str | Path | bytes, feature_names: Sequence[str]) -> OnnxModel:
     """Load a stamped model with what explains its scores. Raises `DefinitionError`, also where the file carries no background."""
     loaded = OnnxModel.load(model, feature_names)
     content = model if isinstance(model, bytes) else Path(model).read_bytes()
