@@ -31,6 +31,7 @@ COMMANDS = {
     "training-set": ("training_set", "Make the rows a model is trained on, from topics or files."),
     "scenario": ("scenario", "Say what another model, threshold or input would have changed."),
     "audit": ("audit", "Compare the features that were served with a naive recomputation, for a sample of entities."),
+    "explain": ("explain", "Say what each feature contributed to a prediction."),
     "tail": ("tail", "Print the records of a topic readably."),
 }
 """Command: its module in this package, and what it does."""
