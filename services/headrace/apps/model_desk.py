@@ -105,6 +105,14 @@ class Desk:
         card = card or card_in(told)
         return self.commands.register(examined.content, signature, card=None if card is None else card.as_plain(), lineage=lineage_in(told))
 
+    def content(self, pipeline: str, version: str | None) -> bytes:
+        """The file of a version, or of the champion. Raises `RegistryRefused`, `ArtifactRefused`."""
+        registry = self.commands.registry()
+        named = registry.roster(pipeline).champion if version is None else version
+        if named is None:
+            raise RegistryRefused(f"pipeline {pipeline} has no champion: name a version; `headrace model list` shows which there are")
+        return self.commands.artifacts.get(registry.version(pipeline, named).sha256)
+
     def facts(self) -> list[bytes | None]:
         """The facts of the app. Raises `TransientError`, `BrokerRefused`."""
         with closing(self.reader()) as reader:

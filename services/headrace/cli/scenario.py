@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headrace.cli.output import Output
+
+if TYPE_CHECKING:
+    from headrace.definition import Pipeline
 
 app = typer.Typer(help="Say what another model, threshold or input would have changed.", add_completion=False, rich_markup_mode=None)
 
@@ -36,8 +40,10 @@ def scenario(
     end: Annotated[list[str] | None, typer.Option("--to", help=f"Where it ends, not with that: an {_BOUND}.")] = None,
     labels: Annotated[str | None, typer.Option(help="Outcomes: a Parquet or CSV file, a folder, or a glob.")] = None,
     label_time: Annotated[str | None, typer.Option(help="The column of --labels that says when an outcome was known.")] = None,
-    model: Annotated[str | None, typer.Option(help="Another version: a stamped ONNX file. Else the model stays.")] = None,
-    baseline_model: Annotated[str | None, typer.Option(help="What it is compared with; else the model that the pipeline declares.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Another version: a file (.onnx), or one of the registry. Else the model stays.")
+    ] = None,
+    baseline_model: Annotated[str | None, typer.Option(help="What it is compared with; else the declared model, or the champion.")] = None,
     threshold: Annotated[float | None, typer.Option(help="From which score on the answer is yes; else as now.")] = None,
     baseline_threshold: Annotated[
         float | None, typer.Option(help="The threshold that holds now; of probabilities 0.5 unless said.")
@@ -103,6 +109,7 @@ def scenario(
             begin=begin or None,
             end=end or None,
             examples=examples,
+            fetch=partial(fetched, app_reference, config),
             told=meter.show,
         )
     finally:
@@ -112,6 +119,17 @@ def scenario(
     if rows is not None:
         found.to_parquet(rows)
     typer.echo(json.dumps({**found.to_json(), "seconds": round(meter.seconds, 3)}, indent=2) if output is Output.JSON else str(found))
+
+
+def fetched(app_reference: str, config: Path | None, pipeline: Pipeline, named: str | None) -> bytes:
+    """The bytes of a version: a file, or what the registry keeps under that name, or its champion."""
+    from headrace.cli.model import opened
+    from headrace.training.versions import from_files
+
+    if pipeline.model is not None or (named is not None and named.endswith(".onnx")):
+        return from_files(pipeline, named)
+    with opened(app_reference, config) as desk:
+        return desk.content(pipeline.name, named)
 
 
 def checked(path: Path | None, ending: str, option: str) -> Path | None:
