@@ -27,12 +27,12 @@ from headrace.features.looked_up import LooksUp, ViewLookUps
 from headrace.features.memory_store import MemoryStore
 from headrace.features.resident import ResidentStates
 from headrace.features.state_store import LookupStore, StateStore
-from headrace.line_up import LineUp
+from headrace.line_up import LineUp, Patience
 from headrace.loop import Loop
 from headrace.memory_log import Hook, MemoryLog, MemoryReader, MemorySink, MemorySource, go_on
 from headrace.pacing import rules_of
 from headrace.parts import Limits, Parts, Watch
-from headrace.paths import Paths, decoder_of
+from headrace.paths import Paths, Topics, decoder_of
 from headrace.pipeline import SourcePath
 from headrace.predict.artifacts import ArtifactStore, MemoryArtifacts
 from headrace.predict.casting import Casting
@@ -229,6 +229,9 @@ def assemble(
         now_ms=monotonic_ms,
         say=watch.say,
         changed=watch.roles,
+        patience=Patience(share=limits.refused_share, window=limits.refused_window),
+        by=f"worker {app.name}.{slot}",
+        wall_ms=clock.now_ms,
     )
     paths = Paths(
         {
@@ -246,7 +249,7 @@ def assemble(
         },
         crashes=crashes,
         line_up=line_up,
-        facts=app.facts,
+        topics=Topics(facts=app.facts, control=app.control),
     )
     source = ports.source
     if rules := rules_of(app, ports.store, monotonic_ms, still_ms=2 * limits.store_every_ms):

@@ -23,6 +23,8 @@ FACT_KIND, STARTS_KIND = "definitions", "starts"
 
 MOST_FEEDERS = 256
 """Their watermarks travel beside a committed offset, where a broker takes 4,096 bytes."""
+CONTROL_SETTINGS = {"retention.ms": FOR_EVER, "max.message.bytes": "16777216"}
+"""A snapshot of the registry holds all versions ever registered."""
 HOP_SETTINGS = {"max.message.bytes": "2097152"}
 """A record of a hop is one of the source with the features so far."""
 
@@ -71,6 +73,7 @@ def topic_names(app: App) -> list[str]:
         *app.result_topics,
         app.dead_letters,
         app.facts,
+        *([app.control] if app.registry_pipelines else []),
     ]
 
 
@@ -152,6 +155,12 @@ def changes(
     _want(answer, found, MissingTopic(name=app.dead_letters, partitions=max(by_source.values()), settings=dead, role="dead letters"))
     facts = {"retention.ms": FOR_EVER}
     _want(answer, found, MissingTopic(name=app.facts, partitions=1, settings=facts, role="facts"))
+    if app.registry_pipelines:
+        _want(
+            answer,
+            found,
+            MissingTopic(name=app.control, partitions=1, settings=CONTROL_SETTINGS, role="commands to the registry of models"),
+        )
     answer.views.extend(_view_changes(app, applied))
     for reads in app.inputs:
         wanted = by_source[reads.source.topic] if isinstance(reads, Hop) else by_source[reads.topic]
@@ -166,7 +175,8 @@ def _want_results(
     answer: Changes, found: Mapping[str, int | None], pipeline: Pipeline, partitions: int, settings: Mapping[str, str]
 ) -> None:
     """The topics of what a pipeline publishes, with as many partitions as its source."""
-    for topic, what in ((pipeline.predictions, "prediction"), (pipeline.corrections, "correction")):
+    topics = ((pipeline.predictions, "prediction"), (pipeline.corrections, "correction"), (pipeline.shadow, "shadow score"))
+    for topic, what in topics:
         if topic is None:
             continue
         _want(answer, found, MissingTopic(name=topic, partitions=partitions, settings=settings, role=f"{what}s of {pipeline.name}"))

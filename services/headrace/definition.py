@@ -314,8 +314,9 @@ class App:
             for topic in (pipeline.predictions, pipeline.corrections, pipeline.shadow):
                 if topic in read | {self.dead_letters}:
                     raise DefinitionError(f"{where}: {pipeline!r} publishes to {topic!r}, which the app uses already; choose another")
-        if self.facts in read | set(self.result_topics):
-            raise DefinitionError(f"{where}: {self.facts!r} holds the app's own facts; name that topic otherwise")
+        for own, what in ((self.facts, "own facts"), (self.control, "commands to its registry")):
+            if own in read | set(self.result_topics):
+                raise DefinitionError(f"{where}: {own!r} holds the app's {what}; name that topic otherwise")
         if self.dead_letters in read:
             raise DefinitionError(f"{where} reads its own dead letters; replay them instead")
 
@@ -333,6 +334,11 @@ class App:
     def control(self) -> str:
         """The topic of the commands to its registry of models."""
         return f"{self.name}.control.v1"
+
+    @property
+    def registry_pipelines(self) -> tuple[Pipeline, ...]:
+        """The pipelines whose models come from its registry."""
+        return tuple(pipeline for pipeline in self.pipelines if pipeline.model is None)
 
     @property
     def result_topics(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ Pipelines that pin a model have no epoch and never change.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,8 @@ from headrace.definition import App, Pipeline
 from headrace.errors import HeadraceError, TransientError
 from headrace.executor import Executor, Outcome
 from headrace.predict.casting import Cast
-from headrace.predict.registry import Registry
+from headrace.predict.commands import Move
+from headrace.predict.registry import Registry, Role
 from headrace.predict.roles import Roster
 from headrace.predict.scores import Model, Scores
 from headrace.switches import Switch
@@ -32,6 +34,8 @@ from headrace.types import Float64s, Int32s, Int64s, TopicPartition
 
 LOOK_MS = 250
 """How often the control topic is looked at."""
+WHATEVER = 1 << 53
+"""What a command expects that is right whatever was done meanwhile."""
 FALLBACK = "fallback"
 """The version of a score that no model gave."""
 
@@ -62,6 +66,14 @@ class Standing:
     artifacts: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """A shadow or challenger is taken out of its role when it has no score for more than this share of so many events."""
+
+    share: float
+    window: int
+
+
 class LineUp:
     """The `Casting` of a worker."""
 
@@ -75,15 +87,23 @@ class LineUp:
         executor: Executor,
         now_ms: Callable[[], int],
         say: Callable[..., None],
-        changed: Callable[[str, Standing], None] = lambda _, __: None,
+        changed: Callable[[str, Standing], None],
+        patience: Patience,
+        by: str,
+        wall_ms: Callable[[], int],
     ) -> None:
-        """`pinned`: the models of the pipelines that name one; `changed` hears of each new standing that was taken up."""
+        """`pinned`: the models of the pipelines that name one; `changed` hears of each new standing that was taken up; `by` and `wall_ms`
+        stand in the commands that take a version out of its role.
+        """
         self._pinned = {name: Cast(champion=model) for name, model in pinned.items()}
         self._pipelines = {one.name: one for one in app.pipelines if one.name not in pinned}
         self._news, self._load, self._executor, self._now_ms, self._say, self._changed = news, load, executor, now_ms, say, changed
         self._registry = Registry()
         """Belongs to the executor."""
         self._standings: dict[str, Standing] = {}
+        self._patience, self._by, self._wall_ms = patience, by, wall_ms
+        self._answered: dict[tuple[str, str], tuple[int, int]] = {}
+        """Of shadows and challengers, what they were asked in the window at hand, and had no score for."""
         self._look: Outcome[dict[str, Standing]] | None = None
         self._looked_ms: int | None = None
 
@@ -152,6 +172,37 @@ class LineUp:
             for name in pipelines
             if (standing := self._standings.get(name)) is not None and standing.epoch != told.get(name, 0)
         ]
+
+    def observe(self, answered: Mapping[tuple[str, str], tuple[int, int]]) -> list[Move]:
+        """Take note of how versions answered; gives the commands that take those out of their roles that fail. A champion that fails stops
+        the worker (`publish/dead_letter.RefusedShare`): nobody answers in its place.
+        """
+        moves = []
+        for (pipeline, version), counts in answered.items():
+            standing = self._standings.get(pipeline)
+            if standing is None or version not in {standing.roster.challenger, *standing.roster.shadows}:
+                continue
+            before = self._answered.pop((pipeline, version), (0, 0))
+            asked, none = counts[0] + before[0], counts[1] + before[1]
+            if asked < self._patience.window:
+                self._answered[pipeline, version] = asked, none
+            elif none > self._patience.share * asked:
+                reason = f"it had no score for {none:,} of the last {asked:,} events"
+                self._say("version taken out of its role", pipeline=pipeline, version=version, reason=reason)
+                moves.append(self._withdrawal(pipeline, version, reason))
+        return moves
+
+    def _withdrawal(self, pipeline: str, version: str, reason: str) -> Move:
+        return Move(
+            id=uuid.uuid4().hex,
+            at_ms=self._wall_ms(),
+            by=self._by,
+            pipeline=pipeline,
+            version=version,
+            to=Role.REGISTERED,
+            reason=reason,
+            expects=WHATEVER,
+        )
 
     # ------------------------------------------------------------------------------------------------------ beside the loop
 

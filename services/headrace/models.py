@@ -1,17 +1,35 @@
 """Models from Python: `stamp()` writes into an ONNX file what it was trained on.
 
 Path("late_arrival.onnx").write_bytes(stamp("trained.onnx", pipeline, version="1", output="probabilities"))
+
+The registry is reached as `register`, `shadow`, `challenge`, `promote`, `rollback`, `retire`, `withdraw`, `mend` and `versions`, which are
+loaded when they are asked for: who only stamps needs no client of a server.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from headrace.definition import Pipeline
 from headrace.errors import DefinitionError
 from headrace.predict import onnx_file
 from headrace.predict.signature import OutputKind, Signature, ViewVersion, event_features_fingerprint
+
+if TYPE_CHECKING:
+    from headrace.apps.model_calls import challenge, mend, promote, register, retire, rollback, shadow, versions, withdraw
+
+__all__ = ["challenge", "mend", "promote", "register", "retire", "rollback", "shadow", "signature_of", "stamp", "versions", "withdraw"]
+
+_OF_THE_REGISTRY = ("challenge", "mend", "promote", "register", "retire", "rollback", "shadow", "versions", "withdraw")
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name not in _OF_THE_REGISTRY:
+            raise AttributeError(f"headrace.models has no name {name!r}; it has {', '.join(__all__)}")
+        return getattr(import_module("headrace.apps.model_calls"), name)
 
 
 def signature_of(

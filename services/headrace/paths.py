@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from headrace.features.retained_view import Kept
 from headrace.forgotten import leaves_out
 from headrace.line_up import LineUp
 from headrace.pipeline import SourcePath
+from headrace.predict.commands import command_bytes
 from headrace.recovery import Plan
 from headrace.source import Hop, Source
 from headrace.switches import FACT_KIND as SWITCH
@@ -39,12 +41,31 @@ def decoder_of(
     return Decoder(reads, max_value_bytes=max_value_bytes, fields=fields, keys_to_be=keys_to_be)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topics:
+    """The small topics of an app."""
+
+    facts: str
+    control: str
+
+
+def small_records(topic: str, values: Sequence[bytes], *, key: bytes, timestamps_ms: Sequence[int] | None = None) -> OutRecords:
+    """Records for one of them."""
+    return OutRecords(
+        topic=topic,
+        keys=[key] * len(values),
+        values=list(values),
+        headers=[[] for _ in values],
+        timestamps_ms=list(timestamps_ms or [0] * len(values)),
+    )
+
+
 class Paths:
     """Sends each batch down the path of its topic."""
 
-    def __init__(self, paths: Mapping[str, SourcePath], *, crashes: CrashWatch, line_up: LineUp, facts: str) -> None:
-        """`crashes` says what is taken alone or not at all, `line_up` who scores; `facts` is the topic for what they decide."""
-        self._paths, self._crashes, self._line_up, self._facts = paths, crashes, line_up, facts
+    def __init__(self, paths: Mapping[str, SourcePath], *, crashes: CrashWatch, line_up: LineUp, topics: Topics) -> None:
+        """`crashes` says what is taken alone or not at all, `line_up` who scores; `topics` are for what they decide."""
+        self._paths, self._crashes, self._line_up, self._topics = paths, crashes, line_up, topics
         self._unpacked: dict[TopicPartition, int] = {}
         """The position behind what was folded since the last pack."""
         self._live_from: dict[TopicPartition, int] = {}
@@ -138,6 +159,9 @@ class Paths:
                 name = TopicPartition(batch.topic, number)
                 work.positions[name] = self._position(name, ends[name])
                 work.tallies[-1].newest_ms[name] = int(batch.timestamps_ms[np.flatnonzero(batch.partitions == number)[-1]])
+        taken_out = [one for tally in work.tallies for one in self._line_up.observe(tally.answered)]
+        if taken_out:
+            work.outputs.append(small_records(self._topics.control, [command_bytes(move) for move in taken_out], key=b"worker"))
         self._unpacked.update(ends)
         timeline.mark("encode")
         return work
@@ -151,26 +175,13 @@ class Paths:
         switches = self._line_up.switches(pipelines, self._epochs[name], name, begin)
         self._epochs[name] = self._line_up.epochs(pipelines)
         work.positions[name] = self._position(name, begin)
-        work.outputs.append(
-            OutRecords(
-                topic=self._facts,
-                keys=[SWITCH.encode()] * len(switches),
-                values=[switch_fact(switch) for switch in switches],
-                headers=[[] for _ in switches],
-                timestamps_ms=[0] * len(switches),
-            )
-        )
+        if switches:
+            work.outputs.append(small_records(self._topics.facts, [switch_fact(switch) for switch in switches], key=SWITCH.encode()))
 
     def _remembered(self, condemned: RecordBatch) -> OutRecords:
         """The facts that these records are left out of every fold."""
-        places = [(TopicPartition(record.topic, record.partition), record.offset) for record in condemned.records()]
-        return OutRecords(
-            topic=self._facts,
-            keys=[b"crash_loop" for _ in places],
-            values=[crash_fact(*place) for place in places],
-            headers=[[] for _ in places],
-            timestamps_ms=condemned.timestamps_ms.tolist(),
-        )
+        facts = [crash_fact(TopicPartition(record.topic, record.partition), record.offset) for record in condemned.records()]
+        return small_records(self._topics.facts, facts, key=b"crash_loop", timestamps_ms=condemned.timestamps_ms.tolist())
 
     def unpacked(self) -> int:
         """How many positions and states have moved since the last pack."""

@@ -79,6 +79,7 @@ class SourcePath:
             tally.looked_up.update(found.looked_up)
             tally.scored[scorer.casting.model_name(name)] = sum(map(len, found.published))
             tally.shadowed[name] = sum(map(len, found.shadowed))
+            tally.answered.update({(name, version): counts for version, counts in found.answered.items()})
             tally.refused.extend(found.refused)
             outputs += found.published + found.shadowed
             corrected = vectors.corrected.get(name)

@@ -32,6 +32,8 @@ class Scored:
     refused: list[DeadLetter] = field(default_factory=list)
     looked_up: dict[tuple[str, str], int] = field(default_factory=dict)
     """How what was looked up is marked."""
+    answered: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By version, how many vectors it was asked about, and for how many of them it had no score."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,8 @@ class Scorer:
             answer = part.model.score(values if part.events is None else values[part.events])
             timeline.mark("predict")
             which, scores = part.events, answer.scores
+            asked, none = found.answered.get(part.model.version, (0, 0))
+            found.answered[part.model.version] = asked + len(scores), none + len(answer.refused)
             if answer.refused:
                 found.refused += self._letters(part, answer.refused, events, looked_up)
                 kept = np.delete(np.arange(len(scores)), [place for place, _ in answer.refused])
@@ -101,7 +105,7 @@ class Scorer:
             )
             (found.shadowed if part.role == "shadow" else found.published).append(predictions)
             timeline.mark("encode")
-        found.published = merged(found.published)
+        found.published, found.shadowed = merged(found.published), merged(found.shadowed)
         if looked_up is not None:
             found.looked_up = looked_up.marks()
         return found

@@ -62,6 +62,17 @@ def _redis_url(url: str) -> str:
     return url
 
 
+def _artifacts(place: str) -> str:
+    if "://" not in place:
+        return place
+    parts = urlsplit(place)
+    if not parts.scheme or not (parts.netloc or parts.path.strip("/")):
+        raise ValueError("write redis, the path of a folder, or a URL such as s3://bucket/models")
+    if parts.username or parts.password or parts.query:
+        raise ValueError("leave credentials out: the store's library finds them in its environment, its profile or the machine's role")
+    return place
+
+
 def _slot(slot: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", slot):
         raise ValueError("write 1 to 64 letters, digits, - or _; in Kubernetes the ordinal of the pod")
@@ -160,6 +171,16 @@ class WorkerSettings(_Section):
     http_port: int = Field(default=9464, ge=0, le=65_535, description="Their port; 0 takes a free one and logs it.")
 
 
+class ModelsSettings(_Section):
+    """The files of model versions."""
+
+    artifacts: Annotated[str, AfterValidator(_artifacts)] = Field(
+        default="redis",
+        min_length=1,
+        description="Where they are kept: redis, beside the states; the path of a folder that all workers see; a URL that fsspec knows.",
+    )
+
+
 class LogSettings(_Section):
     """What the process says."""
 
@@ -173,6 +194,7 @@ class Settings(_Section):
     kafka: KafkaSettings = Field(default_factory=KafkaSettings)
     redis: RedisSettings = Field(default_factory=RedisSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    models: ModelsSettings = Field(default_factory=ModelsSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
     def secrets(self) -> list[str]:

@@ -454,6 +454,8 @@ class Tally:
     """Corrections by pipeline."""
     passed_on: dict[str, int] = field(default_factory=dict)
     """Events passed on to a hop, by its topic."""
+    answered: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    """By pipeline and version, how many vectors it was asked about, and for how many of them it had no score."""
     shadowed: dict[str, int] = field(default_factory=dict)
     """Scores of shadows, by pipeline."""
     looked_up: dict[tuple[str, str], int] = field(default_factory=dict)

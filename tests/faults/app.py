@@ -28,7 +28,7 @@ from pathlib import Path
 
 from tests.faults.app import app_named
 
-app = app_named({name!r}, Path({model!r}), habits={habits!r}, chained={chained!r}, corrections={corrections!r})
+app = app_named({name!r}, Path({model!r}), habits={habits!r}, chained={chained!r}, corrections={corrections!r}, roles={roles!r})
 """
 
 
@@ -43,9 +43,11 @@ class Payment(hr.Event):
     country: Literal["AT", "BE", "CH", "DE"] | None = None
 
 
-def app_named(name: str, model: Path | None = None, *, habits: int = 1, chained: bool = False, corrections: bool = False) -> hr.App:
+def app_named(
+    name: str, model: Path | None = None, *, habits: int = 1, chained: bool = False, corrections: bool = False, roles: bool = False
+) -> hr.App:
     """The app, with topics of its own; another version of the view `habits` is another view with the same features. `chained`: of two
-    stages, with the features of the shop behind those of the card.
+    stages, with the features of the shop behind those of the card; `roles`: its models come from the registry.
     """
     payments = hr.Source(f"{name}.payments.v1", Payment, key="card", time="paid_at", lateness="20s", max_ahead="10s")
     spending = hr.FeatureView(
@@ -89,7 +91,7 @@ def app_named(name: str, model: Path | None = None, *, habits: int = 1, chained:
         views=[spending, of_cards, *([of_shops] if chained else [])],
         event_features=["amount"],
         predictions=f"{name}.fraud.predictions.v1",
-        model=None if model is None else str(model),
+        model=None if model is None or roles else str(model),
         publish_features=True,
         corrections=corrections,
     )
@@ -97,20 +99,32 @@ def app_named(name: str, model: Path | None = None, *, habits: int = 1, chained:
 
 
 def write_app(
-    folder: Path, name: str, *, module: str = "started", habits: int = 1, chained: bool = False, corrections: bool = False
+    folder: Path,
+    name: str,
+    *,
+    module: str = "started",
+    habits: int = 1,
+    chained: bool = False,
+    corrections: bool = False,
+    roles: bool = False,
 ) -> hr.App:
     """The app with a model, and beside that a module that holds the same app, for `--app started:app`."""
-    shape = {"habits": habits, "chained": chained, "corrections": corrections}
+    shape = {"habits": habits, "chained": chained, "corrections": corrections, "roles": roles}
     (pipeline,) = app_named(name, habits=habits, chained=chained, corrections=corrections).pipelines
     model = folder / f"{module}.onnx"
     model.write_bytes(stamp(_model(len(pipeline.feature_names)), pipeline, version="1", output="score"))
     (folder / f"{module}.py").write_text(MODULE.format(name=name, model=str(model), **shape), encoding="utf-8")
-    return app_named(name, model, habits=habits, chained=chained, corrections=corrections)
+    return app_named(name, model, habits=habits, chained=chained, corrections=corrections, roles=roles)
 
 
-def _model(width: int) -> bytes:
+def version_of(pipeline: hr.Pipeline, version: int) -> bytes:
+    """A version of its model: each scores otherwise."""
+    return stamp(_model(len(pipeline.feature_names), steepness=float(version)), pipeline, version=str(version), output="score")
+
+
+def _model(width: int, *, steepness: float = 1.0) -> bytes:
     """A logistic regression in which what is absent counts nothing."""
-    weights = numpy_helper.from_array(np.linspace(-0.02, 0.03, width, dtype=np.float32).reshape(width, 1), "weights")
+    weights = numpy_helper.from_array(steepness * np.linspace(-0.02, 0.03, width, dtype=np.float32).reshape(width, 1), "weights")
     zero = numpy_helper.from_array(np.zeros(1, dtype=np.float32), "zero")
     nodes = [
         helper.make_node("IsNaN", ["X"], ["absent"]),

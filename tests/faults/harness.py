@@ -11,6 +11,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -19,22 +20,27 @@ from typing import Any
 from confluent_kafka.admin import AdminClient
 
 from headrace.consume.kafka_reader import Isolation, KafkaReader
+from headrace.features.redis_connection import RedisServer as RedisConnections
 from headrace.features.redis_store import RedisStore
 from headrace.local_stack import KafkaServer, RedisServer
 from headrace.parts import Limits
-from headrace.predict.casting import Pinned
+from headrace.predict.casting import Casting, Pinned
 from headrace.predict.onnx_model import OnnxModel
+from headrace.predict.redis_artifacts import RedisArtifacts
 from headrace.publish.encoder import HeaderPolicy
 from headrace.publish.kafka_topics import KafkaTopics, TopicWish
+from headrace.switches import switches_in
 from headrace.types import Position, TopicPartition
+from headrace.verify.casting import casting_by_facts
 from headrace.verify.deployment import deployment
 from headrace.verify.findings import Findings
 from headrace.verify.journal import MID_BATCH
 from headrace.verify.verification import Verification, Wishes
-from tests.faults.app import Sent, records, write_app
+from tests.faults.app import Sent, records, version_of, write_app
 from tests.faults.processes import RUN_WORKER, Journal, WorkerProcess
 from tests.faults.traffic import Loader, Pace, Progress, Seen
-from tests.faults.verdict import collect, heard, judge
+from tests.faults.verdict import Found, collect, heard, judge
+from tests.roles import compare_roles
 
 Figures = dict[str, Any]
 SETTLED_S = 0.5
@@ -66,9 +72,10 @@ class Trial:
         bootstrap: str | None = None,
         chained: bool = False,
         corrections: bool = False,
+        roles: bool = False,
     ) -> None:
-        """`chained`: the app has two stages; `corrections`: it has them. `record` gets the figures of the run; `bootstrap` are the
-        addresses of a cluster, if there are more than `kafka`'s.
+        """`chained`: the app has two stages; `corrections`: it has them; `roles`: its models come from the registry. `record` gets the
+        figures of the run; `bootstrap` are the addresses of a cluster, if there are more than `kafka`'s.
         """
         folder.mkdir(parents=True)
         self._record = record
@@ -76,8 +83,8 @@ class Trial:
         self.rng = random.Random(seed)
         self.seed = seed
         self.journal = Journal(folder / "journal.jsonl")
-        self.app = write_app(folder, name, chained=chained, corrections=corrections)
-        self.models = {"fraud": OnnxModel.load(self.app.pipelines[0].model or "", self.app.pipelines[0].feature_names)}
+        self.app = write_app(folder, name, chained=chained, corrections=corrections, roles=roles)
+        self.models = {} if roles else {"fraud": OnnxModel.load(self.app.pipelines[0].model or "", self.app.pipelines[0].feature_names)}
         self.properties = {"bootstrap.servers": bootstrap or kafka.address}
         self.settings = {
             "HEADRACE_KAFKA__BOOTSTRAP_SERVERS": bootstrap or kafka.address,
@@ -105,7 +112,8 @@ class Trial:
         forever = {"retention.ms": "-1"}
         names = (*(reads.topic for reads in self.app.inputs), self.app.dead_letters, *self.app.result_topics)
         wishes = [TopicWish(name=name, partitions=self.partitions, settings=forever) for name in names]
-        self.topics.create([*wishes, TopicWish(name=self.app.facts, partitions=1, settings=forever)])
+        small = [self.app.facts, *([] if self.models else [self.app.control])]
+        self.topics.create([*wishes, *(TopicWish(name=name, partitions=1, settings=forever) for name in small)])
 
     def prepare(self) -> None:
         """Topics, starting offsets, and somebody who watches results and offsets."""
@@ -380,6 +388,8 @@ class Trial:
         problems += [violation.text() for violation in self.verified().violations]
         problems += heard(self.app, self.properties, self._store, self.seen.lines(), self.journal.path)
         condemned = sum(map(len, found.left_out.values()))
+        if not self.models:
+            problems += self._roles(found)
         figures = {**self.figures(found.aborted), "condemned": condemned, **measured, "violations": len(problems)}
         if found.corrections:
             figures["corrections"] = sum(map(len, found.corrections.values()))
@@ -387,12 +397,27 @@ class Trial:
         assert not problems, f"{len(problems)} problems, journal {self.journal.path}\n" + "\n".join(problems[:20])
         return figures
 
+    def _roles(self, found: Found) -> list[str]:
+        """What the facts say of who scored what."""
+        (pipeline,) = self.app.pipelines
+        with closing(KafkaReader(self.properties)) as reader:
+            facts = [record.value for record in reader.records(self.app.facts)]
+        names = {version for some in switches_in(facts).values() for switch in some for version in switch.artifacts}
+        models = {name: OnnxModel.load(version_of(pipeline, int(name)), pipeline.feature_names) for name in names}
+        again = lambda version, vectors: models[version].score(vectors).scores  # noqa: E731 - short
+        return compare_roles(pipeline, facts, found.predictions["fraud"], found.shadows["fraud"], again, tolerance=1e-6)
+
+    def artifacts(self) -> RedisArtifacts:
+        """Where the versions' files are."""
+        return RedisArtifacts(RedisConnections(url=self.redis.url), self.app.name)
+
+    def _casting(self, facts: Sequence[bytes | None]) -> Casting:
+        return Pinned(self.models) if self.models else casting_by_facts(self.app, self.artifacts(), facts)
+
     def verified(self) -> Findings:
         """What `headrace verify` says."""
         with deployment(self.app.name, self.properties, self._store) as subject:
-            verification = Verification(
-                self.app, subject, casting_of=lambda _: Pinned(self.models), headers=HeaderPolicy.CLOUDEVENTS, limits=Limits()
-            )
+            verification = Verification(self.app, subject, casting_of=self._casting, headers=HeaderPolicy.CLOUDEVENTS, limits=Limits())
             findings = verification.run(Wishes())
         assert findings.not_checked == {}
         return findings

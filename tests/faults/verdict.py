@@ -49,6 +49,8 @@ class Found:
     """The source records that were condemned, by the facts of the app."""
     corrections: dict[str, list[Record]] = field(default_factory=dict)
     """By pipeline, where it has any."""
+    shadows: dict[str, list[Record]] = field(default_factory=dict)
+    """By pipeline, where models come from the registry."""
     seen: set[Result] = field(default_factory=set)
     """What a `read_committed` reader saw during the faults."""
     repeated_reads: int = 0
@@ -56,7 +58,8 @@ class Found:
 
     def results(self) -> list[Record]:
         """Everything that was published."""
-        return [record for records in (*self.predictions.values(), *self.corrections.values(), self.dead_letters) for record in records]
+        results = (*self.predictions.values(), *self.corrections.values(), *self.shadows.values(), self.dead_letters)
+        return [record for records in results for record in records]
 
     def see(self, during: list[Result]) -> None:
         """Take what the reader saw during the faults."""
@@ -77,6 +80,7 @@ def collect(app: App, properties: Mapping[str, str], store: RedisStore) -> Found
                 source[TopicPartition(topic, record.partition)].append(record)
         predictions = {pipeline.name: committed.records(pipeline.predictions) for pipeline in app.pipelines}
         corrections = {one.name: committed.records(one.corrections) for one in app.pipelines if one.corrections is not None}
+        shadows = {one.name: committed.records(one.shadow) for one in app.pipelines if one.shadow is not None}
         dead_letters = committed.records(app.dead_letters)
         hops = sorted(set(sources) - {one.topic for one in app.sources})
         written = {partition: 0 for topic in (*results, *hops) for partition in uncommitted.partitions(topic)}
@@ -94,6 +98,7 @@ def collect(app: App, properties: Mapping[str, str], store: RedisStore) -> Found
             ends={partition: uncommitted.log_range(partition).end for partition in everywhere},
             aborted=0,
             corrections=corrections,
+            shadows=shadows,
             left_out=condemned_offsets([record.value for record in committed.records(app.facts)] if committed.exists(app.facts) else []),
         )
         found.aborted = seen_by_all - len(found.results()) - hopped
@@ -172,7 +177,7 @@ def _misplaced(found: Found, partitions: int) -> list[str]:
     """Predictions that are not where their key belongs."""
     problems = []
     partitioner = Partitioner()
-    for records in (*found.predictions.values(), *found.corrections.values()):
+    for records in (*found.predictions.values(), *found.corrections.values(), *found.shadows.values()):
         belongs = partitioner.partitions([record.key or b"" for record in records], partitions)
         problems += [
             f"misplaced: {record.topic}-{record.partition} at {record.offset} has key {record.key!r}"

@@ -424,7 +424,7 @@ def v30_switches_are_told_late() -> Iterator[None]:
         begins: Mapping[TopicPartition, int],
         timeline: Timeline,
     ) -> Work:
-        def told(self: Paths, name: TopicPartition, begin: int, work: Work) -> None:
+        def told(self: Paths, name: TopicPartition, _: int, work: Work) -> None:
             tell(self, name, ends[name], work)
 
         with patch.object(Paths, "_tell", told):

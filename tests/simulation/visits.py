@@ -17,6 +17,7 @@ from headrace.types import Float64s
 
 TOPIC, OPENINGS, PREDICTIONS = "visits", "openings", "visit.predictions"
 PARTITIONS = 2
+FALLBACK_SCORE = 0.25
 START_MS = 1_700_000_000_000
 POISON, POISON_AT_HOP = b'"poison"', b'"poison at hop"'
 """A record with it takes the process with it that decodes it (`world.World.assemble`): at the source, or not before the hop."""
@@ -99,7 +100,7 @@ looking = hr.App(
     ],
 )
 """The same visits, scored by what the doors did: one view is kept where the openings are read, the other behind a hop."""
-registered = hr.App("roles", pipelines=[hr.Pipeline("visit", views=[recent, brief], predictions=PREDICTIONS, fallback=0.25)])
+registered = hr.App("roles", pipelines=[hr.Pipeline("visit", views=[recent, brief], predictions=PREDICTIONS, fallback=FALLBACK_SCORE)])
 """The same visits, scored by whom the registry says, while roles are moved."""
 VERSIONS = ("1", "2", "3", "4")
 APPS = {"roles": registered, "sim": app, "chain": chained, "look": looking, "correct": correcting, "few": forgetting}

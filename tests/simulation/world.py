@@ -12,7 +12,6 @@ folds the whole log all the same, so a rebuild by time must come to the state of
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
@@ -38,16 +37,17 @@ from headrace.memory_log import Fate, MemoryLog, MemoryReader, MemorySink, Memor
 from headrace.parts import Limits, Watch
 from headrace.paths import Paths
 from headrace.predict.artifacts import MemoryArtifacts
-from headrace.predict.roles import Roster, challenged
 from headrace.publish.record_sink import CommitResult
-from headrace.switches import in_force, switches_in
+from headrace.switches import switches_in
 from headrace.takeover import identity_of, is_newer
 from headrace.timeline import Timeline
-from headrace.types import Position, Record, RecordBatch, TopicPartition
+from headrace.types import Float64s, Position, Record, RecordBatch, TopicPartition
 from tests.audit import Audit
 from tests.corrections import compare_corrections
+from tests.roles import compare_roles
 from tests.simulation.schedule import Burst
 from tests.simulation.visits import (
+    FALLBACK_SCORE,
     PARTITIONS,
     POISON,
     POISON_AT_HOP,
@@ -676,35 +676,16 @@ class World:
 
     def _compare_roles(self, facts: Sequence[bytes | None]) -> list[str]:
         """Every result has the version, role and score that the switches on the facts topic say, and so has what shadows scored."""
-        switches = switches_in(facts)
-        self.counters.switches += sum(map(len, switches.values()))
-        name, shadow = self.app.pipelines[0].name, self.app.pipelines[0].shadow or ""
-        shadows: dict[tuple[int, int], list[str]] = {}
-        for record in self._all(shadow):
-            number, offset, model = json.loads(record.value or b"")["id"].split("-", 1)[1].split("-")
-            shadows.setdefault((int(number), int(offset)), []).append(model.partition("@")[2])
-        found = []
-        for record in self._all(PREDICTIONS):
-            value = json.loads(record.value or b"")
-            _, number, offset, _ = value["id"].split("-")
-            place = int(number), int(offset)
-            switch = in_force(switches.get((name, TopicPartition(TOPIC, place[0])), []), place[1])
-            roster = Roster() if switch is None else switch.roster
-            drawn = roster.challenger is not None and bool(challenged(name, roster.challenger, roster.share, [value["entity"]])[0])
-            version, role = (roster.challenger, "challenger") if drawn else (roster.champion or FALLBACK, "champion")
-            if (value["model"]["version"], value["model"]["role"]) != (version, role):
-                found.append(f"roles: {place} was scored by {value['model']}, the facts say {role} {version}")
-            features = [np.nan if one is None else one for one in value["features"].values()]
-            score = 0.25 if version == FALLBACK else BiasModel(str(version)).score(np.array([features])).scores[0]
-            if value["score"] != score:
-                found.append(f"roles: {place} was given {value['score']}, version {version} gives {score}")
-            wanted = sorted([*roster.shadows, *([roster.champion or FALLBACK] if drawn else [])])
-            if sorted(shadows.pop(place, [])) != wanted:
-                found.append(f"roles: {place} has not exactly the shadows {wanted}")
-        return found + [f"roles: {place} has shadows {some} and no prediction" for place, some in shadows.items()]
+        self.counters.switches += sum(map(len, switches_in(facts).values()))
+        (pipeline,) = self.app.pipelines
+        return compare_roles(pipeline, facts, self._all(PREDICTIONS), self._all(pipeline.shadow or ""), _score, tolerance=0.0)
 
     def _all(self, topic: str) -> list[Record]:
         return [record for number in range(PARTITIONS) for record in self.log.read(TopicPartition(topic, number))]
+
+
+def _score(version: str, vectors: Float64s) -> Float64s:
+    return np.full(len(vectors), FALLBACK_SCORE) if version == FALLBACK else BiasModel(version).score(vectors).scores
 
 
 def _no_rules(*_: Any, **__: Any) -> dict[str, Pace]:

@@ -28,7 +28,10 @@ def app_with(*features: object) -> hr.App:
 
 
 BEFORE = app_with(hr.count(over="1h"), hr.sum("spent", over="1h"))
-EVERYTHING = {"visits.v1": 3, "buyers.v1": 3, "shop.dead-letters.v1": 3, "shop.facts.v1": 1}
+EVERYTHING = {
+    **dict.fromkeys(("visits.v1", "buyers.v1", "buyers.v1.shadow", "shop.dead-letters.v1"), 3),
+    **dict.fromkeys(("shop.facts.v1", "shop.control.v1"), 1),
+}
 COMMITTED = {TopicPartition("visits.v1", number): True for number in range(3)}
 APPLIED = last_applied([definitions_fact(BEFORE)])
 
@@ -41,12 +44,36 @@ def test_an_empty_cluster_needs_everything() -> None:
     assert [(topic.name, topic.partitions) for topic in found.topics] == [
         ("visits.v1", 4),
         ("buyers.v1", 4),
+        ("buyers.v1.shadow", 4),
         ("shop.dead-letters.v1", 4),
         ("shop.facts.v1", 1),
+        ("shop.control.v1", 1),
     ]
     assert {topic.settings["retention.ms"] for topic in found.topics} == {"-1"}
     assert [view.what for view in found.views] == ["new"]
     assert len(found.offsets) == 4
+
+
+def test_only_who_asks_the_registry_needs_its_topics() -> None:
+    """A pipeline that pins its model has no shadows, and an app of such pipelines no registry; commands to it are kept for ever."""
+    view = hr.FeatureView("recent", entity="who", source=visits, features=[hr.count(over="1h")])
+    pinned = hr.App("shop", pipelines=[hr.Pipeline("buyer", views=[view], predictions="buyers.v1", model="buyer.onnx")])
+    assert {name for name in topic_names(pinned) if name.endswith((".shadow", ".control.v1"))} == set()
+    wanted = {
+        app.name: changes(
+            app,
+            found=dict.fromkeys(topic_names(app)),
+            committed={},
+            applied={},
+            partitions=4,
+            retention_ms="604800000",
+            largest_record_bytes=2,
+        )
+        for app in (pinned, hr.App("bazaar", pipelines=[hr.Pipeline("buyer", views=[view], predictions="buyers.v1")]))
+    }
+    assert [topic for topic in wanted["shop"].topics if topic.name == "shop.control.v1"] == []
+    (control,) = [topic for topic in wanted["bazaar"].topics if topic.name == "bazaar.control.v1"]
+    assert (control.partitions, control.settings["retention.ms"], control.role) == (1, "-1", "commands to the registry of models")
 
 
 def test_corrections_need_a_topic() -> None:

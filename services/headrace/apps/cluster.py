@@ -13,7 +13,7 @@ from headrace.changes import Changes, changes, definitions_fact, last_applied, s
 from headrace.consume.kafka_reader import KafkaReader
 from headrace.definition import App
 from headrace.errors import TransientError
-from headrace.publish.kafka_sink import KafkaAtLeastOnceSink
+from headrace.publish.kafka_control import write_now
 from headrace.publish.kafka_topics import KafkaTopics, TopicWish
 from headrace.types import OutRecords, Position, TopicPartition
 
@@ -97,15 +97,8 @@ class Cluster:
 
     def remember(self, key: bytes, value: bytes) -> None:
         """Write a fact."""
-        sink = KafkaAtLeastOnceSink(self.properties, name=f"{self._app.name}.apply", commit_offsets=lambda _, __: True)
         fact = OutRecords(topic=self._app.facts, keys=[key], values=[value], headers=[[]], timestamps_ms=[0])
-        try:
-            sink.open()
-            sink.begin()
-            sink.send(fact)
-            sink.commit({}, _Nobody())
-        finally:
-            sink.close()
+        write_now(self.properties, fact, name=f"{self._app.name}.apply")
 
     def _values(self, topic: str) -> list[bytes | None]:
         reader = KafkaReader(self.properties)
@@ -123,7 +116,3 @@ def _insist(call: Callable[[], Answer]) -> Answer:
         except TransientError:
             time.sleep(LEADER_PAUSE_S)
     return call()
-
-
-class _Nobody:
-    """The group metadata of somebody who commits no offsets."""

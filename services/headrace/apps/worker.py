@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from types import FrameType
 
+from headrace.apps.artifacts import artifact_store
 from headrace.apps.cluster import LARGEST_RECORD_BYTES
 from headrace.apps.health import Health, HealthServer, Progress
 from headrace.assembly import Executors, Ports, assemble, load_models, thread_executors
@@ -39,7 +40,6 @@ from headrace.line_up import FALLBACK, Standing
 from headrace.loop import Loop
 from headrace.metrics import Metrics
 from headrace.parts import Limits, Watch
-from headrace.predict.artifacts import ArtifactStore, MemoryArtifacts
 from headrace.publish.encoder import HeaderPolicy
 from headrace.publish.kafka_sink import KafkaAtLeastOnceSink, KafkaTransactionalSink
 from headrace.publish.kafka_topics import KafkaTopics
@@ -74,12 +74,6 @@ def redis_store(app: App, settings: Settings) -> RedisStore:
         tls=tls,
         timeout_s=redis.timeout_ms / 1_000,
     )
-
-
-def artifact_store(app: App, settings: Settings) -> ArtifactStore:
-    """Where the files of model versions are."""
-    del app, settings
-    return MemoryArtifacts()
 
 
 def dead_letter_bytes(app: App, settings: Settings, say: Say) -> int:

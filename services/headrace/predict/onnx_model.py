@@ -28,6 +28,7 @@ from headrace.errors import DefinitionError
 from headrace.predict import onnx_file
 from headrace.predict.scores import Explains, Scores
 from headrace.predict.signature import Signature, check_features
+from headrace.predict.tensors import misfit
 from headrace.types import Float64s
 
 FAILURES: tuple[type[Exception], ...] = (
@@ -52,14 +53,18 @@ FAILURES: tuple[type[Exception], ...] = (
 NO_FOLDER = os.devnull
 """Where the runtime is told to look for tensors outside the file: a folder that cannot exist."""
 
+GAVE, RAISED = "the model gave ", "the model raised "
+"""How the reasons of refused rows begin."""
+
+_NO_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
 _NODE = re.compile(r"running (\w+) node\. Name:'([^']*)'")
 
 
-class _Unusable(Exception):
+class Unusable(Exception):
     """A call gave something that is no column of scores; the text says what, without any value."""
 
 
-FAILURES_OF_A_CALL: tuple[type[Exception], ...] = (_Unusable, *FAILURES)
+FAILURES_OF_A_CALL: tuple[type[Exception], ...] = (Unusable, *FAILURES)
 
 
 class OnnxModel:
@@ -73,7 +78,6 @@ class OnnxModel:
         self._session = session
         self._input = session.get_inputs()[0].name
         self._outputs = [signature.output]
-        self.metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
         self.explainer: Explains | None = None
         """What explains its scores, where that was asked for (`explain.load_explained`)."""
 
@@ -85,15 +89,20 @@ class OnnxModel:
         """
         what = "model" if isinstance(model, bytes) else f"model {str(model)!r}"
         content = model if isinstance(model, bytes) else _read(Path(model), what)
-        session = _session(content, what)
+        session = open_session(content, what)
         signature = Signature.from_metadata(session.get_modelmeta().custom_metadata_map)
-        what = f"model {signature.name!r} version {signature.version}"
         check_features(signature, feature_names, "the features it will be fed with")
-        _check_input(session, signature, what)
-        _check_output(session, signature, what)
+        wrong = misfit(session.get_inputs(), session.get_outputs(), signature)
+        if wrong is not None:
+            raise DefinitionError(f"model {signature.name!r} version {signature.version}: {wrong.said}; {wrong.fix}")
         loaded = cls(session, signature, hashlib.sha256(content).hexdigest())
         loaded.score(np.zeros((2, len(signature.features))))
         return loaded
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The file's `metadata_props`."""
+        return dict(self._session.get_modelmeta().custom_metadata_map)
 
     def score(self, values: Float64s) -> Scores:
         """Score float64 [rows, features]. Never raises for what is in the rows, nor for what the model makes of them."""
@@ -104,7 +113,7 @@ class OnnxModel:
         self._score_between(rows, 0, len(rows), scores, refused)
         known = {row for row, _ in refused}
         unusable = [row for row in np.flatnonzero(~np.isfinite(scores)).tolist() if row not in known]
-        refused.extend((row, "the model gave " + ("NaN" if np.isnan(scores[row]) else "infinity")) for row in unusable)
+        refused.extend((row, GAVE + ("NaN" if np.isnan(scores[row]) else "infinity")) for row in unusable)
         scores[unusable] = np.nan
         return Scores(scores=scores, refused=sorted(refused))
 
@@ -112,22 +121,23 @@ class OnnxModel:
         if start == end:
             return
         try:
-            scores[start:end] = self._call(rows[start:end])
+            scores[start:end] = self.answer(rows[start:end])
         except FAILURES_OF_A_CALL as error:
             if end - start == 1:
-                refused.append((start, _said(error)))
+                refused.append((start, without_values(error)))
                 return
             middle = (start + end) // 2
             self._score_between(rows, start, middle, scores, refused)
             self._score_between(rows, middle, end, scores, refused)
 
-    def _call(self, rows: NDArray[np.float32]) -> Float64s:
+    def answer(self, rows: NDArray[np.float32]) -> Float64s:
+        """What it gives for float32 rows, whatever that is; raises `FAILURES_OF_A_CALL`. `score` is what never raises."""
         count = len(rows)
         if count == 1:
             rows = np.concatenate((rows, rows))
         (given,) = self._session.run(self._outputs, {self._input: rows})
         if not isinstance(given, np.ndarray) or given.dtype.kind not in "fiub":
-            raise _Unusable("the model's output is not a tensor of numbers")
+            raise Unusable("the model's output is not a tensor of numbers")
         match given.shape:
             case (n,) if n == len(rows):
                 column = given
@@ -136,7 +146,7 @@ class OnnxModel:
             case (n, classes) if n == len(rows) and 0 <= self.signature.class_index < classes:
                 column = given[:, self.signature.class_index]
             case shape:
-                raise _Unusable(f"the model gave shape {list(shape)} for {len(rows)} rows")
+                raise Unusable(f"{GAVE}shape {list(shape)} for {len(rows)} rows")
         return column[:count].astype(np.float64)
 
 
@@ -147,7 +157,8 @@ def _read(path: Path, what: str) -> bytes:
         raise DefinitionError(f"{what} cannot be read ({error.strerror}): check the path in Pipeline(model=...)") from error
 
 
-def _session(content: bytes, what: str) -> onnxruntime.InferenceSession:
+def open_session(content: bytes, what: str) -> onnxruntime.InferenceSession:
+    """The runtime with the model in it, `what` in errors; nothing outside its bytes is read. Raises `DefinitionError`."""
     if onnx_file.installed():
         outside = onnx_file.external_tensors(content)
         if outside:
@@ -162,50 +173,24 @@ def _session(content: bytes, what: str) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except FAILURES as error:
-        said = str(error).strip().splitlines()[0]
-        raise DefinitionError(f"{what} cannot be loaded ({said}): export it again with the ONNX operators of this onnxruntime") from error
+        said = f"{what} cannot be loaded ({first_line(error)})"
+        raise DefinitionError(f"{said}: export it again with the ONNX operators of this onnxruntime") from error
 
 
-def _check_input(session: onnxruntime.InferenceSession, signature: Signature, what: str) -> None:
-    inputs = session.get_inputs()
-    width = len(signature.features)
-    wanted = f"one float32 input [None, {width}]"
-    if len(inputs) != 1:
-        raise DefinitionError(f"{what} has {len(inputs)} inputs ({', '.join(entry.name for entry in inputs)}): export it with {wanted}")
-    (given,) = inputs
-    if given.type != "tensor(float)":
-        raise DefinitionError(f"{what}: input {given.name!r} is {given.type}: export it from a float32 sample, with {wanted}")
-    match given.shape:
-        case [str() | None, columns] if columns == width or not isinstance(columns, int):
-            return
-        case shape:
-            raise DefinitionError(f"{what}: input {given.name!r} has shape {shape} for {width} features: export it with {wanted}")
-
-
-def _check_output(session: onnxruntime.InferenceSession, signature: Signature, what: str) -> None:
-    outputs = {output.name: output for output in session.get_outputs()}
-    found = outputs.get(signature.output)
-    if found is None:
-        raise DefinitionError(f"{what} has no output {signature.output!r}, only {', '.join(outputs)}: stamp it again with output=")
-    if "map" in found.type:
-        raise DefinitionError(
-            f"{what}: output {signature.output!r} is {found.type}, made by ZipMap: export without it, "
-            "to_onnx(..., options={'zipmap': False}) or convert_lightgbm(..., zipmap=False)"
-        )
-    if found.type not in ("tensor(float)", "tensor(double)", "tensor(int64)", "tensor(int32)"):
-        raise DefinitionError(f"{what}: output {signature.output!r} is {found.type}, not a tensor of numbers: stamp it again with output=")
-    match found.shape:
-        case [_, int(columns)] if columns > 1 and not 0 <= signature.class_index < columns:
-            raise DefinitionError(
-                f"{what}: output {signature.output!r} has {columns} columns, class_index is {signature.class_index}: "
-                "stamp it again with class_index="
-            )
-
-
-def _said(error: Exception) -> str:
+def without_values(error: Exception) -> str:
     """What happened, without anything that could be a value of the row."""
-    if isinstance(error, _Unusable):
+    if isinstance(error, Unusable):
         return str(error)
     node = _NODE.search(str(error))
     where = f" in its {node[1]} node {node[2]!r}" if node else ""
-    return f"the model raised {type(error).__name__}{where}"
+    return f"{RAISED}{type(error).__name__}{where}"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a failure of the runtime says that it was given no memory."""
+    return any(words in str(error) for words in _NO_MEMORY)
+
+
+def first_line(error: BaseException) -> str:
+    """What the runtime says, without the lines that follow; of a call it may hold values of the rows, see `without_values`."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

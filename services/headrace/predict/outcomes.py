@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from headrace.predict.commands import ID
+from headrace.predict.plain_json import Plain, Unreadable, matching, whole
+
 MOST_KEPT = 1_000
 
 
@@ -71,17 +74,27 @@ class Outcomes:
         while len(self._kept) > MOST_KEPT:
             del self._kept[next(iter(self._kept))]
 
-    def as_plain(self) -> list[list[object]]:
-        """As lists for JSON, the oldest first."""
-        return [[one.command_id, one.offset, one.refused, one.said, one.fix] for one in self._kept.values()]
+    def as_plain(self) -> list[dict[str, object]]:
+        """As a list for JSON, the oldest first."""
+        return [
+            {"id": one.command_id, "offset": one.offset, "refused": one.refused, "said": one.said, "fix": one.fix}
+            for one in self._kept.values()
+        ]
 
     @classmethod
-    def from_plain(cls, plain: Sequence[Sequence[object]]) -> Outcomes:
-        """What `as_plain` told. Raises `ValueError` or `TypeError` for anything else."""
-        return cls([_outcome(*one) for one in plain])
+    def from_plain(cls, plain: Sequence[Plain]) -> Outcomes:
+        """What `as_plain` told. Raises `Unreadable` for anything else."""
+        return cls([_outcome(one) for one in plain])
 
 
-def _outcome(command_id: object, offset: object, refused: object, said: object, fix: object) -> Outcome:
-    if not (isinstance(command_id, str) and isinstance(offset, int) and isinstance(said, str) and isinstance(fix, str)):
-        raise TypeError("an outcome is an id, an offset and texts")
-    return Outcome(command_id=command_id, offset=offset, refused=None if refused is None else Refused(str(refused)), said=said, fix=fix)
+def _outcome(plain: Plain) -> Outcome:
+    refused, said, fix = plain.get("refused"), plain.get("said"), plain.get("fix")
+    if (refused is not None and refused not in list(Refused)) or not isinstance(said, str) or not isinstance(fix, str):
+        raise Unreadable("an outcome is a code, or none, and texts")
+    return Outcome(
+        command_id=matching(plain, "id", ID),
+        offset=whole(plain, "offset"),
+        refused=None if refused is None else Refused(refused),
+        said=said,
+        fix=fix,
+    )

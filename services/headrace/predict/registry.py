@@ -6,7 +6,8 @@ log and changes nothing. Of the newest commands the fold remembers what became o
 command that comes twice under one id, as a producer that tries again may write it, is taken once.
 
 A snapshot is all of that at one offset, so what stands before it may be deleted from the log. It holds only if no record stands between
-what its writer had read and itself: who begins to read at it takes it over, everybody else knows what is in it.
+what its writer had read and itself. Who has not read so far, as the log begins at it or was cut while it was read, takes it over; everybody
+else knows what is in it.
 
     commands.py  what stands on the topic        moves.py      the legal moves, drawn
     versions.py  a version                       refusals.py   why not, in words
@@ -24,20 +25,18 @@ from dataclasses import replace
 
 from headrace.errors import RegistryRefused
 from headrace.predict import refusals
-from headrace.predict.commands import Command, Move, Register, Rollback, Snapshot, Unreadable, parsed, snapshot_bytes
+from headrace.predict.commands import Command, Move, Register, Rollback, Snapshot, parsed, snapshot_bytes
 from headrace.predict.moves import LIVE, MOVES, Only, Role
 from headrace.predict.outcomes import Outcome, Refused
+from headrace.predict.plain_json import Unreadable
 from headrace.predict.refusals import Refusal
 from headrace.predict.registry_state import Last, PipelineState, State
 from headrace.predict.roles import Roster
 from headrace.predict.versions import Change, Version
 
-__all__ = ["LIVE", "MOVES", "Change", "Only", "Outcome", "Refused", "Registry", "Role", "Version", "near"]
+__all__ = ["LIVE", "MOVES", "Change", "Last", "Only", "Outcome", "Refused", "Registry", "Role", "Version", "near"]
 
 MOST_CHANGES, MOST_CHAMPIONS = 100, 100
-
-_NO_STATE = (ValueError, KeyError, TypeError, AttributeError)
-"""What is raised for a snapshot that holds something else than a state."""
 
 
 class Registry:
@@ -45,7 +44,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._state = State()
-        self._fresh = True
+        self.snapshot_at: int | None = None
+        """Where the last snapshot stands that holds: what stands before it may be deleted."""
 
     @property
     def epoch(self) -> int:
@@ -69,7 +69,6 @@ class Registry:
             outcome = self._snapshot(offset, command) if isinstance(command, Snapshot) else self._command(offset, command)
         self._state.outcomes.add(outcome)
         self._state.end = offset + 1
-        self._fresh = False
         return outcome
 
     def pipelines(self) -> list[str]:
@@ -117,6 +116,17 @@ class Registry:
         """What became of a command; None where it has not come yet, or 1,000 others have come since."""
         return self._state.outcomes.get(command_id)
 
+    def last(self, pipeline: str) -> Last | None:
+        """The last command that was taken for a pipeline."""
+        found = self._state.pipelines.get(pipeline)
+        return None if found is None else found.last
+
+    def tried(self, value: bytes) -> tuple[Outcome, Registry]:
+        """What would become of a record if it came next, and what all would be like then; here nothing changes."""
+        copy = Registry()
+        copy._state = State.from_plain(self._state.as_plain())
+        return copy.take(self.end, value), copy
+
     def snapshot(self, at_ms: int = 0) -> bytes:
         """The record that may stand for all before it, where it comes right behind them. `at_ms`: when it is written."""
         return snapshot_bytes(self._state.as_plain(), at_ms)
@@ -126,14 +136,15 @@ class Registry:
     def _snapshot(self, offset: int, found: Snapshot) -> Outcome:
         try:
             state = State.from_plain(found.state)
-        except _NO_STATE as error:
-            said = f"the snapshot at offset {offset} holds no state ({type(error).__name__}: {error})"
+        except Unreadable as error:
+            said = f"the snapshot at offset {offset} holds no state: {error}"
             return Outcome(offset=offset, command_id=None, refused=Refused.UNREADABLE, said=said)
-        if state.end > offset or (not self._fresh and state.end != self._state.end):
+        if not self._state.end <= state.end <= offset:
             said = f"the snapshot at offset {offset} is of {state.end}, and records stand between"
             return Outcome(offset=offset, command_id=None, refused=Refused.STALE_SNAPSHOT, said=said)
-        if self._fresh:
+        if state.end > self._state.end:
             self._state = state
+        self.snapshot_at = offset
         return Outcome(offset=offset, command_id=None, refused=None, said=f"a snapshot of all up to offset {state.end}")
 
     def _command(self, offset: int, command: Command) -> Outcome:

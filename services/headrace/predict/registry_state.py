@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from headrace.predict.commands import Plain
+from headrace.predict.commands import MOST_BY, MOST_REASON
 from headrace.predict.moves import Role
 from headrace.predict.outcomes import Outcomes
+from headrace.predict.plain_json import Plain, Unreadable, line, rows, table, tables, whole
 from headrace.predict.roles import Roster
 from headrace.predict.versions import Version
 
@@ -82,20 +83,35 @@ class State:
 
     @classmethod
     def from_plain(cls, plain: Plain) -> State:
-        """What `as_plain` told. Raises `ValueError`, `KeyError`, `TypeError` or `AttributeError` for anything else."""
+        """What `as_plain` told. Raises `Unreadable` for anything else."""
+        pipelines = table(plain, "pipelines")
         return cls(
-            pipelines={name: _pipeline(one) for name, one in plain["pipelines"].items()},
-            outcomes=Outcomes.from_plain(plain["outcomes"]),
-            epoch=int(plain["epoch"]),
-            end=int(plain["end"]),
+            pipelines={name: _pipeline(name, table(pipelines, name)) for name in pipelines},
+            outcomes=Outcomes.from_plain(tables(plain, "outcomes")),
+            epoch=whole(plain, "epoch"),
+            end=whole(plain, "end"),
         )
 
 
-def _pipeline(plain: Plain) -> PipelineState:
-    versions = [Version.from_plain(one) for one in plain["versions"]]
-    return PipelineState(
-        last=Last(**plain["last"]),
-        epoch=int(plain["epoch"]),
-        versions={one.version: one for one in versions},
-        champions=[str(one) for one in plain["champions"]],
+def _pipeline(name: str, plain: Plain) -> PipelineState:
+    last = table(plain, "last")
+    versions = {one.version: one for one in map(Version.from_plain, tables(plain, "versions"))}
+    champions = rows(plain, "champions")
+    found = PipelineState(
+        last=Last(
+            offset=whole(last, "offset"), at_ms=whole(last, "at_ms"), by=line(last, "by", MOST_BY), did=line(last, "did", MOST_REASON)
+        ),
+        epoch=whole(plain, "epoch"),
+        versions=versions,
+        champions=list(champions),
     )
+    roles = [one.role for one in versions.values()]
+    champion = found.holder(Role.CHAMPION)
+    if (
+        any(one.pipeline != name for one in versions.values())
+        or any(one not in list(versions) for one in champions)
+        or not roles.count(Role.CHALLENGER) <= roles.count(Role.CHAMPION) <= 1
+        or (champion is not None and found.champions[-1:] != [champion])
+    ):
+        raise Unreadable(f"the roles of pipeline {name} do not fit together")
+    return found

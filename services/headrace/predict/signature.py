@@ -75,7 +75,7 @@ class Signature:
             )
         try:
             return _parsed(json.loads(text))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise SignatureMismatch(
                 f"the signature in the model's metadata_props cannot be read ({type(error).__name__}: {error}): "
                 "write it again with `headrace.models.stamp()`"
@@ -111,6 +111,27 @@ class Scored(Protocol):
         """What the others compute from the scored event itself."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """What a pipeline feeds its model with, in plain values: what a signature is compared with where the pipeline itself is not at hand."""
+
+    name: str
+    features: tuple[str, ...]
+    views: tuple[ViewVersion, ...]
+    event_features: str
+    """The fingerprint of the event features, as in a signature."""
+
+
+def feed_of(pipeline: Scored) -> Feed:
+    """What the pipeline feeds its model with as it is defined now."""
+    return Feed(
+        name=pipeline.name,
+        features=tuple(pipeline.feature_names),
+        views=tuple(ViewVersion(name=view.name, version=view.version, fingerprint=view.fingerprint) for view in pipeline.views),
+        event_features=event_features_fingerprint(pipeline.event_features),
+    )
+
+
 def event_features_fingerprint(features: Sequence[tuple[str, Expression]]) -> str:
     """The sha256 of the names and canonical forms of event features, in order, in hex."""
     form = [[name, expression.canonical()] for name, expression in features]
@@ -123,8 +144,14 @@ def check(signature: Signature, pipeline: Scored) -> None:
     Raises `SignatureMismatch` naming the first difference: a feature by its position, expected by the model and found in the
     pipeline, or a view whose definition has changed since.
     """
-    check_features(signature, pipeline.feature_names, f"pipeline {pipeline.name!r}")
-    found = {view.name: view for view in pipeline.views}
+    feed = feed_of(pipeline)
+    check_features(signature, feed.features, f"pipeline {feed.name!r}")
+    check_definitions(signature, feed)
+
+
+def check_definitions(signature: Signature, feed: Feed) -> None:
+    """Prove that names which agree also mean the same: views by version and fingerprint, event features by theirs."""
+    found = {view.name: view for view in feed.views}
     for expected in signature.views:
         view = found.pop(expected.name, None)
         if view is None:
@@ -138,11 +165,11 @@ def check(signature: Signature, pipeline: Scored) -> None:
             )
         else:
             continue
-        raise _mismatch(signature, f"pipeline {pipeline.name!r}", said)
+        raise _mismatch(signature, f"pipeline {feed.name!r}", said)
     for name in found:
-        raise _mismatch(signature, f"pipeline {pipeline.name!r}", f"the pipeline has view {name!r}, which the model was not trained on")
-    if event_features_fingerprint(pipeline.event_features) != signature.event_features:
-        raise _mismatch(signature, f"pipeline {pipeline.name!r}", "an event feature has the same name but computes something else")
+        raise _mismatch(signature, f"pipeline {feed.name!r}", f"the pipeline has view {name!r}, which the model was not trained on")
+    if feed.event_features != signature.event_features:
+        raise _mismatch(signature, f"pipeline {feed.name!r}", "an event feature has the same name but computes something else")
 
 
 def check_features(signature: Signature, names: Sequence[str], fed_by: str) -> None:

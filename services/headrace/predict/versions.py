@@ -5,8 +5,18 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from headrace.predict.commands import Plain, signature_of_plain, signature_plain
+from headrace.predict.commands import (
+    MOST_BY,
+    MOST_NAME,
+    MOST_REASON,
+    SHA256,
+    VERSION,
+    role_of,
+    signature_of_plain,
+    signature_plain,
+)
 from headrace.predict.moves import Role
+from headrace.predict.plain_json import Plain, Unreadable, line, line_or_none, matching, share, table, table_or_none, tables, whole
 from headrace.predict.signature import Signature
 
 
@@ -62,12 +72,32 @@ class Version:
 
     @classmethod
     def from_plain(cls, plain: Plain) -> Version:
-        """The version in a JSON object. Raises `ValueError`, `KeyError` or `TypeError` for what is none."""
-        changes = (Change(**{**change, "role": Role(change["role"])}) for change in plain["history"])
-        told = {
-            **plain,
-            "signature": signature_of_plain(plain["signature"]),
-            "role": Role(plain["role"]),
-            "history": tuple(changes),
-        }
-        return cls(**told)
+        """The version in a JSON object. Raises `Unreadable` for what is none."""
+        role, part = role_of(plain, "role"), share(plain, "share")
+        if (part is not None) != (role is Role.CHALLENGER):
+            raise Unreadable(f"a version that is {role} has {'no share' if part is None else 'a share'}")
+        return cls(
+            pipeline=line(plain, "pipeline", MOST_NAME),
+            version=matching(plain, "version", VERSION),
+            sha256=matching(plain, "sha256", SHA256),
+            bytes=whole(plain, "bytes"),
+            signature=signature_of_plain(table(plain, "signature")),
+            card=table_or_none(plain, "card"),
+            lineage=table_or_none(plain, "lineage"),
+            role=role,
+            share=part,
+            registered_ms=whole(plain, "registered_ms"),
+            by=line(plain, "by", MOST_BY),
+            history=tuple(_change(one) for one in tables(plain, "history")),
+        )
+
+
+def _change(plain: Plain) -> Change:
+    return Change(
+        offset=whole(plain, "offset"),
+        at_ms=whole(plain, "at_ms"),
+        by=line(plain, "by", MOST_BY),
+        role=role_of(plain, "role"),
+        share=share(plain, "share"),
+        reason=line_or_none(plain, "reason", MOST_REASON),
+    )

@@ -116,6 +116,12 @@ class KafkaTopics:
                 made.append(name)
         return made
 
+    def delete_before(self, partition: TopicPartition, offset: int) -> None:
+        """Delete the records of a partition below an offset; those that are gone already are no trouble."""
+        asked = self._admin.delete_records([KafkaPartition(*partition, offset)], request_timeout=ANSWER_S)
+        for future in asked.values():
+            answer(future, f"deleting the beginning of {partition.topic}-{partition.partition}")
+
     def group_offsets(self, group: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Position | None]:
         """What a group has committed, pending transactions left aside; None where it has committed nothing."""
         doing = f"asking for the offsets of group {group}"

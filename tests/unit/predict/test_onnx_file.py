@@ -76,3 +76,45 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.
     monkeypatch.setattr(builtins, "__import__", without_onnx)
     with pytest.raises(DefinitionError, match="pip install onnx"):
         onnx_file.output_names(b"")
+
+
+def test_structure_counts_what_stands_in_graphs_and_functions() -> None:
+    """Operators are counted in branches and functions, ONNX's own domain is one however it is written, and depths are measured."""
+    model = onnx.ModelProto.FromString(small_models.outside_in_a_subgraph())
+    inner = onnx.helper.make_node("Identity", ["x"], ["y"], domain="ai.onnx")
+    first = onnx.helper.make_function("mine", "first", ["x"], ["y"], [inner], [onnx.helper.make_opsetid("", 17)])
+    call = onnx.helper.make_node("first", ["x"], ["y"], domain="mine")
+    second = onnx.helper.make_function("mine", "second", ["x"], ["y"], [call], [onnx.helper.make_opsetid("mine", 1)])
+    model.functions.extend([second, first])
+    found = onnx_file.structure(model.SerializeToString(), 100)
+    assert found.operators == {("", "If"): 1, ("", "MatMul"): 2, ("", "Identity"): 1, ("mine", "first"): 1}
+    assert found.functions == {("mine", "first"), ("mine", "second")}
+    assert (found.calls_deep, found.graphs_deep, found.whole) == (2, 1, True)
+    assert found.external == ("hidden", "hidden")
+    assert found.nodes == 3
+    assert found.operator_sets == (("", 17), ("ai.onnx.ml", 3), ("mine", 1), ("", 17))
+
+
+def test_functions_in_a_circle_are_infinitely_deep() -> None:
+    """A chain of calls that comes back to itself has no depth, beside one that has."""
+    model = onnx.ModelProto.FromString(small_models.linear())
+    for name, callee in (("a", "b"), ("b", "c"), ("c", "b"), ("d", "e"), ("e", "none")):
+        node = onnx.helper.make_node(callee, ["x"], ["y"], domain="mine")
+        model.functions.append(onnx.helper.make_function("mine", name, ["x"], ["y"], [node], []))
+    assert onnx_file.structure(model.SerializeToString(), 100).calls_deep == float("inf")
+    del model.functions[:3]
+    assert onnx_file.structure(model.SerializeToString(), 100).calls_deep == 2
+
+
+def test_counting_ends_where_nobody_looks_further() -> None:
+    """A file with more nodes than are looked at is an error of its own."""
+    with pytest.raises(onnx_file.TooManyNodes, match="more than 3 nodes"):
+        onnx_file.structure(small_models.picking() + small_models.linear(), 3)
+
+
+def test_checker_finds_what_is_invalid() -> None:
+    """A valid model has nothing wrong; of an invalid one the first line is told."""
+    assert onnx_file.invalid(small_models.linear()) is None
+    broken = onnx.ModelProto.FromString(small_models.linear())
+    broken.graph.node[0].input[1] = "nowhere"
+    assert "nowhere" in (onnx_file.invalid(broken.SerializeToString()) or "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -348,6 +349,52 @@ def test_nothing_that_a_record_may_hold_raises(value: bytes) -> None:
     registry = Registry()
     registry.take(3, value)
     assert registry.end == 4
+
+
+def places(told: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Where something stands in a JSON value."""
+    inside = told.items() if isinstance(told, dict) else enumerate(told) if isinstance(told, list) else ()
+    return [place for key, one in inside for place in [(*path, key), *places(one, (*path, key))]]
+
+
+def damaged(told: Any, place: tuple[str | int, ...], by: object) -> Any:
+    """The same with something else at a place; `...` takes it away."""
+    if not place:
+        return by
+    key, *rest = place
+    copy: Any = dict(told) if isinstance(told, dict) else list(told)
+    if not rest and by is ...:
+        del copy[key]
+    else:
+        copy[key] = damaged(told[key], tuple(rest), by)
+    return copy
+
+
+LEAVES: st.SearchStrategy[object] = st.sampled_from(
+    [None, True, -1, 0, 1 << 70, 0.5, "", "x", "champion", "challenger", "1", [], {}, [[]], [{}], {"x": []}, ...]
+)
+
+
+@given(st.integers(0, 10_000), LEAVES)
+def test_a_damaged_snapshot_is_refused_or_harmless(number: int, by: object) -> None:
+    """One thing changed or missing anywhere in a snapshot: it is folded without an exception, and so is whatever comes behind it."""
+    topic = Topic()
+    for version in "1234":
+        topic.register(version)
+    for version, role in (("1", CHAMPION), ("2", SHADOW), ("2", CHALLENGER), ("3", SHADOW), ("3", CHAMPION)):
+        topic.move(version, role)
+    topic.move("4", CHALLENGER)
+    told = json.loads(topic.registry.snapshot())
+    there = places(told)
+    late = Topic(registry=Registry(), records=list(topic.records))
+    late.write(json.dumps(damaged(told, there[number % len(there)], by)).encode())
+    for step in ("rollback", "register", *Role):
+        for version in "12345":
+            play(late, [(step, version, 0, 0.5)])
+    late.registry.tried(b"{}")
+    for known in late.registry.versions():
+        assert late.registry.version(known.pipeline, known.version) == known
+    assert late.registry.end == len(late.records)
 
 
 def test_a_record_that_was_taken_is_not_taken_again(live: Topic) -> None:

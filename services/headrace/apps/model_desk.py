@@ -1,0 +1,195 @@
+"""The registry of an app's models, opened: on the servers that the settings name, or in memory."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from headrace.apps.artifacts import artifact_store
+from headrace.apps.model_commands import ModelCommands, Prepared
+from headrace.apps.rehearsal import MOST, last_vectors
+from headrace.clock import Clock
+from headrace.consume.facts import Facts
+from headrace.consume.kafka_reader import Isolation, KafkaReader
+from headrace.consume.record_reader import RecordReader
+from headrace.control_log import ControlLog
+from headrace.definition import App, Pipeline
+from headrace.errors import ArtifactRefused, RegistryRefused
+from headrace.kafka_client import knock
+from headrace.memory_log import MemoryControl, MemoryLog, MemoryReader
+from headrace.predict import onnx_file
+from headrace.predict.artifacts import ArtifactStore
+from headrace.predict.commands import MOST_BY
+from headrace.predict.gate import GateLimits, Verdict, examine
+from headrace.predict.gate_limits import DEFAULT_LIMITS
+from headrace.predict.plain_json import Plain
+from headrace.predict.signature import Signature
+from headrace.publish.kafka_control import KafkaControl
+from headrace.settings import Settings
+from headrace.types import Float64s, TopicPartition
+
+CARD, LINEAGE = "headrace.card", "headrace.lineage"
+"""Where a stamped file keeps its card, and what it was trained on."""
+
+
+class Examine(Protocol):
+    """A gate, as `predict/gate.py` is one."""
+
+    def __call__(
+        self, content: bytes, pipeline: Pipeline, *, rehearsal: Float64s | None, champion: bytes | None, limits: GateLimits
+    ) -> Verdict:
+        """Examine a model's bytes for a pipeline, on real vectors and beside the bytes that score them now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examined:
+    """A file, and what the gate says of it."""
+
+    content: bytes
+    pipeline: str
+    verdict: Verdict
+    rehearsed: int
+    """On how many real vectors."""
+    notes: tuple[str, ...] = ()
+    """What the examination had to do without."""
+
+
+class Desk:
+    """Commands to a registry, and what they are decided by."""
+
+    def __init__(self, app: App, commands: ModelCommands, reader: Callable[[], RecordReader], *, gate: Examine = examine) -> None:
+        self.app, self.commands, self.reader = app, commands, reader
+        self._gate = gate
+
+    def examine(
+        self, content: bytes, *, pipeline: str | None = None, rehearse: int = MOST, limits: GateLimits = DEFAULT_LIMITS
+    ) -> Examined:
+        """Let the gate examine a file for the pipeline it is stamped for, or this one, on up to `rehearse` of its last real vectors.
+
+        Raises `RegistryRefused` where the pipeline is none of the registry's, `TransientError`, `BrokerRefused`.
+        """
+        wanted = self.commands.pipeline(pipeline or self._stamped_for(content))
+        notes = []
+        with closing(self.reader()) as reader:
+            vectors = last_vectors(reader, wanted, rehearse)
+        if vectors is None and rehearse:
+            notes.append(f"there was nothing to rehearse on: {wanted.predictions} holds no features of the present definition")
+        champion = self.commands.registry().roster(wanted.name).champion
+        beside = None
+        if champion is not None:
+            try:
+                beside = self.commands.artifacts.get(self.commands.registry().version(wanted.name, champion).sha256)
+            except ArtifactRefused as refused:
+                notes.append(f"the champion is not compared: {refused}")
+        verdict = self._gate(content, wanted, rehearsal=vectors, champion=beside, limits=limits)
+        rehearsed = 0 if vectors is None else len(vectors)
+        return Examined(content=content, pipeline=wanted.name, verdict=verdict, rehearsed=rehearsed, notes=tuple(notes))
+
+    def registration(self, examined: Examined, *, card: Plain | None = None) -> Prepared:
+        """The registration of a file that the gate has passed; `card` counts in place of its own. Raises `RegistryRefused`."""
+        if examined.verdict.refusals:
+            raise RegistryRefused(f"the gate refuses it for pipeline {examined.pipeline}: {'; '.join(map(str, examined.verdict.refusals))}")
+        told = onnx_file.metadata(examined.content)
+        signature = Signature.from_metadata(told)
+        if signature.name != examined.pipeline:
+            raise RegistryRefused(
+                f"the model is stamped for pipeline {signature.name!r}, not {examined.pipeline!r}: stamp it for the pipeline it shall serve"
+            )
+        return self.commands.register(
+            examined.content, signature, card=_plain(told, CARD) if card is None else card, lineage=_plain(told, LINEAGE)
+        )
+
+    def content(self, pipeline: str, version: str | None) -> bytes:
+        """The file of a version, or of the champion. Raises `RegistryRefused`, `ArtifactRefused`."""
+        registry = self.commands.registry()
+        named = registry.roster(pipeline).champion if version is None else version
+        if named is None:
+            raise RegistryRefused(f"pipeline {pipeline} has no champion: name a version; `headrace model list` shows which there are")
+        return self.commands.artifacts.get(registry.version(pipeline, named).sha256)
+
+    def facts(self) -> list[bytes | None]:
+        """The facts of the app. Raises `TransientError`, `BrokerRefused`."""
+        with closing(self.reader()) as reader:
+            partition = TopicPartition(self.app.facts, 0)
+            log = reader.log_range(partition)
+            return [value for batch in reader.batches({partition: log.start}, {partition: log.end}) for value in batch.values]
+
+    def _stamped_for(self, content: bytes) -> str:
+        pipelines = self.app.registry_pipelines
+        if len(pipelines) == 1:
+            return pipelines[0].name
+        return Signature.from_metadata(onnx_file.metadata(content)).name
+
+
+def _plain(told: Mapping[str, str], key: str) -> Plain | None:
+    if key not in told:
+        return None
+    try:
+        found = json.loads(told[key])
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise RegistryRefused(f"{key!r} in the model's metadata_props is no table: stamp it again with `headrace.models.stamp()`")
+    return found
+
+
+@contextmanager
+def opened(app: App, settings: Settings, *, by: str | None = None) -> Iterator[Desk]:
+    """The registry of an app on its servers. Raises `RegistryRefused` where it has none, `TransientError`, `BrokerRefused`."""
+    insist_on_registry(app)
+    properties = {"bootstrap.servers": settings.kafka.bootstrap_servers, **settings.kafka.properties}
+    knock(properties)
+    with closing(KafkaReader(properties, isolation=Isolation.UNCOMMITTED)) as written:
+        if not written.exists(app.control):
+            raise RegistryRefused(f"there is no topic {app.control}: `headrace apply --app ...` makes what app {app.name} needs")
+
+        def written_end(partition: TopicPartition) -> int:
+            return written.log_range(partition).end
+
+        def reader() -> RecordReader:
+            return KafkaReader(properties)
+
+        log = KafkaControl({**properties, **settings.kafka.producer_properties}, app.name, app.control)
+        control = ControlLog(app.control, Facts(app.control, reader, written_end))
+        commands = ModelCommands(app, control, log, artifact_store(app, settings), by=by or somebody(), now_ms=wall_ms)
+        with closing(commands):
+            yield Desk(app, commands, reader)
+
+
+def embedded(app: App, log: MemoryLog, artifacts: ArtifactStore, clock: Clock, *, by: str = "embedded", gate: Examine = examine) -> Desk:
+    """The same on a log in memory that `assembly.prepare_embedded` has made ready."""
+    insist_on_registry(app)
+    control = ControlLog(app.control, Facts(app.control, lambda: MemoryReader(log), log.end_offset))
+    commands = ModelCommands(app, control, MemoryControl(log, app.control), artifacts, by=by, now_ms=clock.now_ms)
+    return Desk(app, commands, lambda: MemoryReader(log), gate=gate)
+
+
+def insist_on_registry(app: App) -> None:
+    """Raise `RegistryRefused` for an app whose pipelines all pin their models."""
+    if not app.registry_pipelines:
+        raise RegistryRefused(
+            f"app {app.name} has no registry: each of its pipelines pins a model (model=...); leave model= out where versions shall come "
+            "and go while workers run, then run `headrace apply`"
+        )
+
+
+def somebody() -> str:
+    """Who runs this process, and where."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container may have no name for its user
+        name = f"uid-{os.getuid()}"
+    text = f"{name}@{socket.gethostname()}"
+    return "".join(character for character in text if character.isprintable())[:MOST_BY]
+
+
+def wall_ms() -> int:
+    """The time on the wall."""
+    return time.time_ns() // 1_000_000
