@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     )
     from headrace.lookup import Features
     from headrace.source import Event, EventTime, Outcomes, Source
-    from headrace.training import Preview, Topics, TrainingFrame, preview, training_frame, write_training_set
+    from headrace.training import Preview, Scenario, Topics, TrainingFrame, preview, scenario, training_frame, write_training_set
 
 __all__ = [
     "App",
@@ -60,6 +60,7 @@ __all__ = [
     "Outcomes",
     "Pipeline",
     "Preview",
+    "Scenario",
     "Source",
     "Topics",
     "TrainingFrame",
@@ -87,6 +88,7 @@ __all__ = [
     "quantile",
     "rate",
     "ratio",
+    "scenario",
     "seconds_since_last",
     "share",
     "std",
@@ -135,7 +137,7 @@ _HOMES = {
     ),
     "headrace.lookup": ("Features",),
     "headrace.source": ("Event", "EventTime", "Outcomes", "Source"),
-    "headrace.training": ("Preview", "Topics", "TrainingFrame", "preview", "training_frame", "write_training_set"),
+    "headrace.training": ("Preview", "Scenario", "Topics", "TrainingFrame", "preview", "scenario", "training_frame", "write_training_set"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -36,6 +36,7 @@ from headrace.paths import Paths, Topics, decoder_of
 from headrace.pipeline import SourcePath
 from headrace.predict.artifacts import ArtifactStore, MemoryArtifacts
 from headrace.predict.casting import Casting
+from headrace.predict.explain import load_explained
 from headrace.predict.onnx_model import OnnxModel
 from headrace.predict.scores import Model
 from headrace.predict.signature import check
@@ -101,7 +102,16 @@ def load_version(artifacts: ArtifactStore, pipeline: Pipeline, sha256: str) -> O
     return _checked(artifacts.get(sha256), pipeline)
 
 
+def explained_model(model: str | bytes, pipeline: Pipeline) -> OnnxModel:
+    """A model of a pipeline with what explains its scores, loaded and checked. Raises `DefinitionError`, also where there is no such."""
+    loaded = load_explained(model, pipeline.feature_names)
+    check(loaded.signature, pipeline)
+    return loaded
+
+
 def _checked(model: str | bytes, pipeline: Pipeline) -> OnnxModel:
+    if pipeline.contributions:
+        return explained_model(model, pipeline)
     loaded = OnnxModel.load(model, pipeline.feature_names)
     check(loaded.signature, pipeline)
     return loaded
@@ -370,7 +380,8 @@ def _scorer(
     @cache
     def predictions(name: str, version: str, role: Role) -> Encoder:
         topic = pipeline.shadow if role == "shadow" and pipeline.shadow is not None else pipeline.predictions
-        return Encoder(predictions=topic, model_name=name, model_version=version, role=role, **of_pipeline)
+        contributions = 0 if role == "shadow" else pipeline.contributions
+        return Encoder(predictions=topic, model_name=name, model_version=version, role=role, contributions=contributions, **of_pipeline)
 
     @cache
     def corrections(name: str, version: str, role: Role) -> CorrectionEncoder:

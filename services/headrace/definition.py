@@ -69,6 +69,9 @@ class Pipeline:
 
     With `corrections` the vectors that an event out of order changed after they were published are published again, to
     `<predictions>.corrections` and in the transaction of that event, told in the order of event time.
+
+    With `contributions` each prediction says what so many of its features, the most important ones, contributed to the score
+    (`predict/explain.py`); its models need background rows: `headrace.models.stamp(..., background=rows)`.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Pipeline:
         outcomes: Outcomes | None = None,
         publish_features: bool = True,
         corrections: bool = False,
+        contributions: int = 0,
         fallback: float | None = None,
     ) -> None:
         where = f"Pipeline({name!r})"
@@ -114,6 +118,13 @@ class Pipeline:
         """Where corrections go; None: there are none."""
         self.retained = self._retained(where) if corrections else None
         """What is kept for them."""
+        if isinstance(contributions, bool) or not 0 <= contributions <= len(self.feature_names):
+            raise DefinitionError(
+                f"{where}: contributions={contributions!r}; say of how many features each prediction tells what they contributed, up to "
+                f"the {len(self.feature_names)} there are, or leave it out"
+            )
+        self.contributions = contributions
+        """How many contributions each prediction carries."""
         if fallback is not None and (model is not None or not math.isfinite(fallback)):
             raise DefinitionError(f"{where}: fallback={fallback} is the finite score of a pipeline without model=..., which has its model")
         self.fallback = fallback

@@ -23,7 +23,21 @@ from headrace.types import Reason, TopicPartition
 
 MARKS = ("fresh", "stale", "ahead")
 """How a view that was looked up may be marked; one that is both is counted as both."""
-STAGES = ("consume", "replay", "decode", "features", "look_up", "predict", "encode", "pack", "wait", "produce", "commit", "apply")
+STAGES = (
+    "consume",
+    "replay",
+    "decode",
+    "features",
+    "look_up",
+    "predict",
+    "explain",
+    "encode",
+    "pack",
+    "wait",
+    "produce",
+    "commit",
+    "apply",
+)
 TRANSACTION_RESULTS = ("committed", "aborted", "fenced", "unknown")
 APPLY_RESULTS = ("ok", "behind", "fenced", "unknown")
 REBALANCES = ("assigned", "revoked", "lost")

@@ -13,7 +13,7 @@ import numpy as np
 from headrace.definition import Pipeline
 from headrace.features.looked_up import LooksUp
 from headrace.predict.casting import Casting, Part
-from headrace.predict.scores import Model
+from headrace.predict.scores import Model, explainer_of
 from headrace.publish.correction_encoder import CorrectionEncoder
 from headrace.publish.encoder import Encoder
 from headrace.timeline import Timeline
@@ -87,14 +87,21 @@ class Scorer:
                 found.refused += self._letters(part, answer.refused, events, looked_up)
                 kept = np.delete(np.arange(len(scores)), [place for place, _ in answer.refused])
                 which, scores = kept if which is None else which[kept], scores[kept]
+            scored = values if which is None else values[which]
+            explainer = explainer_of(part.model) if self.pipeline.contributions and part.role != "shadow" else None
+            contributions = None
+            if explainer is not None:
+                contributions = explainer.contributions(scored)
+                timeline.mark("explain")
             predictions = self.encoder(part.model, part.role).encode(
                 about,
                 *_of((events.rows, events.entities, events.event_times_ms, vectors.late), which),
                 scores,
-                values if which is None else values[which],
+                scored,
                 scored_at_ms,
                 joins if joins is None or which is None else [joins[event] for event in which.tolist()],
                 looked_up if looked_up is None or which is None else looked_up.select(which),
+                contributions,
             )
             (found.shadowed if part.role == "shadow" else found.published).append(predictions)
             timeline.mark("encode")

@@ -29,7 +29,9 @@ COMMANDS = {
     "state": ("state", "The online state of an app: verify, rebuild, snapshot, restore, forget."),
     "verify": ("verify", "Check what was promised on your own topics."),
     "training-set": ("training_set", "Make the rows a model is trained on, from topics or files."),
+    "scenario": ("scenario", "Say what another model, threshold or input would have changed."),
     "audit": ("audit", "Compare the features that were served with a naive recomputation, for a sample of entities."),
+    "explain": ("explain", "Say what each feature contributed to a prediction."),
     "tail": ("tail", "Print the records of a topic readably."),
 }
 """Command: its module in this package, and what it does."""

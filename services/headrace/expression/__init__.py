@@ -11,6 +11,7 @@ time zones come from a pinned package.
 
     tree.py        an expression, and the walks over it
     operators.py   the table of operators
+    written.py     an expression out of a text, for command lines
     words.py       hr.hour, hr.weekday, hr.haversine_km, hr.mapped, hr.hashed
     rounding.py    logarithm, sine, cosine, arcsine, distance
     zone.py        clocks of places
@@ -24,8 +25,9 @@ from __future__ import annotations
 
 from headrace.expression.column import Canonical, Column, Kind, Scalar
 from headrace.expression.operators import OPERATORS, Operator
-from headrace.expression.tree import Expression, col
+from headrace.expression.tree import Expression, col, literal
 from headrace.expression.words import hashed, haversine_km, hour, mapped, weekday
+from headrace.expression.written import expression_in
 
 __all__ = [
     "OPERATORS",
@@ -36,9 +38,11 @@ __all__ = [
     "Operator",
     "Scalar",
     "col",
+    "expression_in",
     "hashed",
     "haversine_km",
     "hour",
+    "literal",
     "mapped",
     "weekday",
 ]

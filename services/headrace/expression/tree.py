@@ -21,6 +21,13 @@ def col(name: str) -> Expression:
     return Expression(_Field(name))
 
 
+def literal(value: Scalar) -> Expression:
+    """The same value for every event: a finite number, a truth value or a text."""
+    if not isinstance(value, str) and not math.isfinite(value):
+        raise DefinitionError(f"{value!r} is no value of an event; write a finite number, a truth value or a text")
+    return Expression(_Constant(value))
+
+
 @dataclass(frozen=True, slots=True)
 class _Field:
     name: str

@@ -15,7 +15,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -177,6 +178,14 @@ class FeatureView:
     def fp(self) -> str:
         """The first 16 digits of the fingerprint: the view's name in the store."""
         return self.fingerprint[:16]
+
+    def lacking(self, names: Collection[str]) -> FeatureView:
+        """The same features of events that may lack the fields `names`, whatever the contract says: nothing is counted by these fields."""
+        found = copy(self)
+        found.source = copy(self.source)
+        found.source.contract = tuple(replace(field, optional=field.optional or field.name in names) for field in self.source.contract)
+        found._share()  # noqa: SLF001 - it is one of us
+        return found
 
     def bytes_per_entity(self) -> dict[str, int]:
         """The most bytes a packed state can take, by what takes them; "total" is the sum. Holds up to 2**35 events a pane."""

@@ -1,19 +1,22 @@
-"""The .onnx as a file: its metadata, and what it must not hold.
+"""The .onnx as a file: its metadata, its operators, and what it must not hold.
 
-The `onnx` package is needed to write (`with_metadata`) and to look inside (`external_tensors`, `structure`, `invalid`), not to score:
-`installed()` says whether it is there. Limits: what of all this is refused, and in which order, is decided by the gate, in a process with
-limits of its own, since bytes from anywhere are parsed here.
+The `onnx` package is needed to write (`with_metadata`) and to look inside (`external_tensors`, `graph_of`, `structure`, `invalid`), not to
+score: `installed()` says whether it is there. Limits: what of all this is refused, and in which order, is decided by the gate, in a process
+with limits of its own, since bytes from anywhere are parsed here.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from headrace.errors import DefinitionError
 from headrace.predict.nesting import Name, unrolled
@@ -22,6 +25,26 @@ if TYPE_CHECKING:
     import onnx
 
 NEEDS_ONNX = "this needs the package onnx: pip install 'headrace[dev]' or pip install onnx"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Operator:
+    """One node of a graph; its attributes as plain numbers, texts and arrays."""
+
+    kind: str
+    domain: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Graph:
+    """What a file computes: operators in their order, and the tensors that stand in it, constants included."""
+
+    operators: tuple[Operator, ...]
+    tensors: Mapping[str, NDArray[Any]]
+    inputs: tuple[str, ...]
 
 
 def installed() -> bool:
@@ -125,6 +148,42 @@ def invalid(model: bytes) -> str | None:
     except (checker.ValidationError, ValueError, TypeError, RuntimeError) as error:
         return str(error).strip().partition("\n")[0] or type(error).__name__
     return None
+
+
+def graph_of(model: bytes) -> Graph:
+    """The graph of a model whose tensors all stand in the file. Raises `DefinitionError`."""
+    parsed = _parse(model)
+    outside = external_tensors(model)
+    if outside:
+        raise DefinitionError(f"tensor {outside[0]!r} is kept outside the file: save the model again with save_as_external_data=False")
+    as_array = import_module("onnx.numpy_helper").to_array
+    tensors: dict[str, NDArray[Any]] = {tensor.name: as_array(tensor) for tensor in parsed.graph.initializer}
+    operators = []
+    for node in parsed.graph.node:
+        settings = {attribute.name: _plain(attribute, as_array) for attribute in node.attribute}
+        if node.op_type == "Constant" and isinstance(settings.get("value"), np.ndarray):
+            tensors[node.output[0]] = settings["value"]
+            continue
+        operators.append(
+            Operator(kind=node.op_type, domain=node.domain, inputs=tuple(node.input), outputs=tuple(node.output), settings=settings)
+        )
+    fed = tuple(one.name for one in parsed.graph.input if one.name not in tensors)
+    return Graph(operators=tuple(operators), tensors=tensors, inputs=fed)
+
+
+def _plain(attribute: onnx.AttributeProto, as_array: Callable[[onnx.TensorProto], NDArray[Any]]) -> Any:  # noqa: ANN401 - of any kind
+    """The value of an attribute; None for graphs and what else is no value."""
+    kinds = attribute.AttributeType
+    read: dict[int, Callable[[], Any]] = {
+        kinds.FLOAT: lambda: attribute.f,
+        kinds.INT: lambda: attribute.i,
+        kinds.STRING: lambda: attribute.s.decode(errors="replace"),
+        kinds.FLOATS: lambda: np.array(attribute.floats, dtype=np.float32),
+        kinds.INTS: lambda: np.array(attribute.ints, dtype=np.int64),
+        kinds.STRINGS: lambda: [text.decode(errors="replace") for text in attribute.strings],
+        kinds.TENSOR: lambda: as_array(attribute.t),
+    }
+    return read.get(attribute.type, lambda: None)()
 
 
 def _parse(model: bytes) -> onnx.ModelProto:

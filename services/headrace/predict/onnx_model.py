@@ -26,7 +26,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from headrace.errors import DefinitionError
 from headrace.predict import onnx_file
-from headrace.predict.scores import Scores
+from headrace.predict.scores import Explains, Scores
 from headrace.predict.signature import Signature, check_features
 from headrace.predict.tensors import misfit
 from headrace.types import Float64s
@@ -78,6 +78,8 @@ class OnnxModel:
         self._session = session
         self._input = session.get_inputs()[0].name
         self._outputs = [signature.output]
+        self.explainer: Explains | None = None
+        """What explains its scores, where that was asked for (`explain.load_explained`)."""
 
     @classmethod
     def load(cls, model: str | Path | bytes, feature_names: Sequence[str]) -> OnnxModel:

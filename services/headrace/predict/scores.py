@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from headrace.types import Float64s
 
@@ -14,6 +14,26 @@ class Scores:
 
     scores: Float64s
     refused: list[tuple[int, str]]
+
+
+class Explains(Protocol):
+    """What tells how much each feature contributed to a score."""
+
+    @property
+    def base(self) -> float:
+        """What a score is explained from: contributions add up to its margin less this."""
+
+    def contributions(self, values: Float64s) -> Float64s:
+        """Contributions to the margin, [events, features], of feature vectors as `Model.score` takes them."""
+
+
+@runtime_checkable
+class Explained(Protocol):
+    """A model that was loaded with what explains its scores."""
+
+    @property
+    def explainer(self) -> Explains | None:
+        """None where nobody asked for it."""
 
 
 class Model(Protocol):
@@ -29,3 +49,8 @@ class Model(Protocol):
 
     def score(self, values: Float64s) -> Scores:
         """Score feature vectors, float64 [events, features] in the order of the signature."""
+
+
+def explainer_of(model: Model) -> Explains | None:
+    """What explains the scores of a model; None for one that was loaded without, and for what is no model, as a fallback score."""
+    return model.explainer if isinstance(model, Explained) else None

@@ -59,6 +59,7 @@ class Encoder:
         model_name: str,
         model_version: str,
         role: Role = "champion",
+        contributions: int = 0,
         fingerprint: str,
         headers: HeaderPolicy = HeaderPolicy.CLOUDEVENTS,
     ) -> None:
@@ -69,7 +70,8 @@ class Encoder:
         self._model = msgspec.Raw(msgspec.json.encode(ModelVersion(name=model_name, version=model_version, role=role)))
         self._feature_count = len(feature_names)
         self._features = feature_struct(feature_names) if publish_features else None
-        self._prediction = prediction_struct(self._features)
+        self._names, self._contributions = list(feature_names), contributions
+        self._prediction = prediction_struct(self._features, contributions=contributions > 0)
         self._json = msgspec.json.Encoder()
         self._heading = Heading(
             kind=PREDICTION_TYPE, app=app, source_topic=source_topic, pipeline=pipeline, fingerprint=fingerprint, policy=headers
@@ -87,12 +89,14 @@ class Encoder:
         scored_at_ms: int,
         joins: Sequence[str | None] | None = None,
         looked_up: LookedUp | None = None,
+        contributions: Float64s | None = None,
     ) -> OutRecords:
         """One prediction per row of `rows`, in their order; the other columns are aligned to `rows`.
 
         `values` is float64 [rows, features] and may be None where features are not published; NaN becomes null. `joins` holds what each
-        outcome is joined by, None where the event has none; `looked_up` what came from other sources. Raises `ValueError` for a score that
-        is not finite: such an event is a dead letter (`MODEL_OUTPUT`) and must not get here.
+        outcome is joined by, None where the event has none; `looked_up` what came from other sources; `contributions` is [rows, features],
+        too, and None where nothing tells them. Raises `ValueError` for a score that is not finite: such an event is a dead letter
+        (`MODEL_OUTPUT`) and must not get here.
         """
         if not np.isfinite(scores).all():
             raise ValueError(f"{self.topic}: a score is not finite")
@@ -104,6 +108,8 @@ class Encoder:
         columns += [repeat(UNSET)] * 2 if looked_up is None else [_marks(looked_up, looked_up.stale), _marks(looked_up, looked_up.ahead)]
         if self._features is not None:
             columns.append(starmap(self._features, self._vectors(values)))
+        if self._contributions:
+            columns.append(repeat(UNSET) if contributions is None else self._largest(contributions))
         predictions = map(self._prediction, *columns, repeat(scored_at_ms))
         whole = len(rows) == len(records)
         numbers = rows.tolist()
@@ -121,6 +127,16 @@ class Encoder:
             timestamps_ms=(records.timestamps_ms if whole else records.timestamps_ms[rows]).tolist(),
             rows=rows,
         )
+
+    def _largest(self, contributions: Float64s) -> list[dict[str, float]]:
+        """Of each row the largest contributions, as far as they are some, by name; of equal ones the first features."""
+        order = np.argsort(-np.abs(contributions), axis=1, kind="stable")[:, : self._contributions]
+        taken = np.take_along_axis(contributions, order, axis=1).tolist()
+        names = self._names
+        return [
+            {names[place]: value for place, value in zip(places, values, strict=True) if value}
+            for places, values in zip(order.tolist(), taken, strict=True)
+        ]
 
     def _vectors(self, values: Float64s | None) -> list[list[float]]:
         """Feature vectors as lists; a wrong number of features must never be published under wrong names."""
@@ -182,13 +198,15 @@ def feature_struct(names: Sequence[str]) -> type[msgspec.Struct]:
     return msgspec.defstruct("Features", [(field, float) for field in fields], rename=dict(zip(fields, names, strict=True)), gc=False)
 
 
-def prediction_struct(features: type[msgspec.Struct] | None) -> Callable[..., msgspec.Struct]:
+def prediction_struct(features: type[msgspec.Struct] | None, *, contributions: bool) -> Callable[..., msgspec.Struct]:
     """The struct that is written: `records.Prediction` with the model as bytes and the features as a struct."""
     fields: list[tuple[str, Any]] = [("id", str), ("entity", str), ("event_time", int), ("score", float)]
     fields += [("model", msgspec.Raw), ("late", bool), ("join", str | UnsetType)]
     fields += [("stale", list[str] | UnsetType), ("ahead", list[str] | UnsetType)]
     if features is not None:
         fields.append(("features", features))
+    if contributions:
+        fields.append(("contributions", dict[str, float] | UnsetType))
     return msgspec.defstruct("PredictionOut", [*fields, ("scored_at", int)], gc=False)
 
 

@@ -29,6 +29,11 @@ LOOKED_UP = "headrace-looked-up"
 features cannot be computed again.
 """
 
+CONTRIBUTIONS = (
+    "What features contributed most to the score, the largest first, in the units in which it adds up: log-odds for the probability of "
+    "boosted trees or a logistic model, else those of the score. With those left out, and what the model gives in the mean, they are it."
+)
+
 FIRST_BYTES = 1024
 """How much of a value a pointer keeps."""
 
@@ -68,7 +73,7 @@ class Prediction(Struct, frozen=True, kw_only=True):
     features: (
         Annotated[dict[str, float | None], Meta(description="The feature vector that was scored, by name; null: no value.")] | UnsetType
     ) = UNSET
-    contributions: Annotated[dict[str, float], Meta(description="What features contributed most to the score.")] | UnsetType = UNSET
+    contributions: Annotated[dict[str, float], Meta(description=CONTRIBUTIONS)] | UnsetType = UNSET
     scored_at: Annotated[int, Meta(description="When the score was computed, milliseconds UTC: the only wall clock in the record.")]
 
 
@@ -229,7 +234,9 @@ def decode_correction(value: bytes) -> Correction:
 
 
 def beside_views(prediction: Prediction, views: Collection[str]) -> Prediction:
-    """A prediction without all that was looked up in some views: their features, their marks, and the score, which was made of them."""
+    """A prediction without all that was looked up in some views: their features, their marks, and the score and contributions, which were
+    made of them.
+    """
     if not views:
         return prediction
     stale, ahead = (
@@ -240,7 +247,7 @@ def beside_views(prediction: Prediction, views: Collection[str]) -> Prediction:
     if isinstance(features, dict):
         begins = tuple(f"{view}." for view in views)
         features = {name: value for name, value in features.items() if not name.startswith(begins)}
-    return msgspec.structs.replace(prediction, score=0.0, stale=stale, ahead=ahead, features=features)
+    return msgspec.structs.replace(prediction, score=0.0, stale=stale, ahead=ahead, features=features, contributions=UNSET)
 
 
 def decode_pointer(value: bytes) -> DeadLetterPointer:

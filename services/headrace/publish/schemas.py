@@ -58,6 +58,9 @@ def example_files() -> dict[str, Any]:
         "prediction.full.json": prediction(flights, names, values, headers=HeaderPolicy.FULL, join="UA-1545-2013-01-01"),
         "prediction.minimal.json": prediction(flights, names, None, headers=HeaderPolicy.MINIMAL),
         "prediction.shadow.json": prediction(flights, names, values, headers=HeaderPolicy.CLOUDEVENTS, role="shadow"),
+        "prediction.contributions.json": prediction(
+            flights, names, None, headers=HeaderPolicy.CLOUDEVENTS, contributions=np.array([[-0.25, 0.0, 0.5]])
+        ),
         "correction.json": correction(flights, names, values, join="UA-1545-2013-01-01"),
     }
     letters = {
@@ -93,6 +96,7 @@ def prediction(
     headers: HeaderPolicy,
     role: Role = "champion",
     join: str | None = None,
+    contributions: np.ndarray[Any, np.dtype[np.float64]] | None = None,
 ) -> dict[str, Any]:
     """The prediction of the first flight, as an example."""
     encoder = Encoder(
@@ -105,12 +109,14 @@ def prediction(
         model_name="late_arrival",
         model_version="3",
         role=role,
+        contributions=0 if contributions is None else 2,
         fingerprint="5e0d51aa64a6ecf0a85a6b3a71b1e2f3",
         headers=headers,
     )
     row = np.array([0])
     times, late, scores = flights.timestamps_ms[:1] - 500, np.array([False]), np.array([0.0625])
-    return example(encoder.encode(flights, row, ["EWR"], times, late, scores, values, DEPARTED_MS + 12, [join]))
+    about = flights, row, ["EWR"], times, late, scores, values, DEPARTED_MS + 12, [join]
+    return example(encoder.encode(*about, contributions=contributions))
 
 
 def correction(flights: RecordBatch, names: Sequence[str], values: np.ndarray[Any, np.dtype[np.float64]], *, join: str) -> dict[str, Any]:

@@ -14,6 +14,9 @@
     skew.py       two frames of the same events, row by row
     grid.py       features on a grid of time, for analysts
     previewing.py `preview`: values, their distribution (distribution.py) and how they go with an outcome; preview_shown.py shows it
+    scenarios.py  `scenario`: what another model, threshold or input would have changed; changed_inputs.py, span.py, versions.py say which,
+                  replaying.py folds, served_scores.py compares with what was served, what_changed.py and grading.py tell it,
+                  scenario_shown.py and scenario_chart.py show it
     course.py     one entity's features over time; chart.py draws them, the home of matplotlib
 
 The fold itself is `features/training.py`. This folder is the home of pyarrow, which comes with `headrace[training]`.
@@ -30,6 +33,7 @@ from headrace.training.building import training_frame
 from headrace.training.frame import TrainingFrame
 from headrace.training.history import Topics
 from headrace.training.previewing import Preview, preview
+from headrace.training.scenarios import Scenario, scenario
 from headrace.training.spark import write_training_set
 
-__all__ = ["Preview", "Topics", "TrainingFrame", "preview", "training_frame", "write_training_set"]
+__all__ = ["Preview", "Scenario", "Topics", "TrainingFrame", "preview", "scenario", "training_frame", "write_training_set"]

@@ -55,11 +55,11 @@ def training_frame(
     """
     chosen = chosen_pipeline(app, pipeline)
     inside = sorted(labels.fields()) if isinstance(labels, Expression) else ()
-    parts, looked_up = _parts(app, chosen, events), looked_up_parts(app, chosen, events)
+    parts, looked_up = parts_of(app, chosen, events), looked_up_parts(app, chosen, events)
     keys_to_be = chosen.entities if chosen.source.rekey else chosen.entities[1:]
 
     def history_at(reads: Source) -> TopicHistory | TableHistory:
-        given = _of_source(reads, events)
+        given = given_of(reads, events)
         return history_of(app if isinstance(app, App) else None, reads, given, told=told, more=inside, keys_to_be=keys_to_be)
 
     history = history_at(parts[-1].reads)
@@ -69,7 +69,8 @@ def training_frame(
         rows = _asked_rows(chosen, parts, looked_up, history, history_at, at)
     about, tally = dict(rows.about), None
     if labels is not None:
-        found, tally = _labels(chosen, history, rows, labels, label_time)
+        offsets = None if rows.late is None else rows.offsets
+        found, tally = labels_of(chosen, history, labels, label_time, ids=rows.ids, times_ms=rows.times_ms, offsets=offsets)
         about[LABEL] = pa.array(found, mask=np.isnan(found))
     lineage = lineage_of(app, chosen, history.account, tally, rows.late)
     return assemble_frame(about, notes_of(chosen.views, rows.event_features, chosen.source), rows.values, lineage)
@@ -85,7 +86,7 @@ def chosen_pipeline(app: App | Pipeline, name: str | None) -> Pipeline:
     return next(iter(pipelines.values())) if name is None else pipelines[name]
 
 
-def _parts(app: App | Pipeline, pipeline: Pipeline, events: object) -> list[Part]:
+def parts_of(app: App | Pipeline, pipeline: Pipeline, events: object) -> list[Part]:
     """The logs whose folds make the vectors of a pipeline; with the last of them all its own features are there."""
     source = pipeline.source
     if not isinstance(events, Topics) or not isinstance(app, App):
@@ -102,7 +103,7 @@ def _parts(app: App | Pipeline, pipeline: Pipeline, events: object) -> list[Part
     ]
 
 
-def _of_source(reads: Source, events: object) -> object:
+def given_of(reads: Source, events: object) -> object:
     """What was given of a source or hop."""
     if not isinstance(events, Mapping):
         return events
@@ -112,12 +113,13 @@ def _of_source(reads: Source, events: object) -> object:
     return events[topic]
 
 
-def _columns(views: Sequence[FeatureView], names: Sequence[str]) -> Int64s:
+def columns_of(views: Sequence[FeatureView], names: Sequence[str]) -> Int64s:
     """Where the features of views stand among these names."""
-    return np.array([names.index(name) for name in _names(views)], dtype=np.int64)
+    return np.array([names.index(name) for name in names_of(views)], dtype=np.int64)
 
 
-def _names(views: Sequence[FeatureView]) -> list[str]:
+def names_of(views: Sequence[FeatureView]) -> list[str]:
+    """The names of the features of views, as they stand in a vector."""
     return [f"{view.name}.{feature}" for view in views for feature in view.feature_names]
 
 
@@ -140,7 +142,7 @@ def _event_rows(pipeline: Pipeline, part: Part, history: TopicHistory | TableHis
     joined = pipeline.outcomes.join if pipeline.outcomes is not None and labels is not None else None
     fields = fields_read(pipeline, joined)
     fold = EntityFolds(part.views, key=part.key, lateness_ms=pipeline.source.lateness_ms)
-    columns = _columns(pipeline.own_views, [*part.carried, *_names(part.views)])
+    columns = columns_of(pipeline.own_views, [*part.carried, *names_of(part.views)])
     entities: list[str] = []
     ids: list[object] = []
     values: list[Float64s] = [np.empty((0, len(pipeline.feature_names)))]
@@ -209,7 +211,7 @@ def _asked_rows(
         whole_ms = np.maximum(whole_ms, whole_from_ms)
         if log is not history:
             history.account.add(log.account)
-    found = np.hstack(values)[:, _columns(pipeline.views, [name for part in asked for name in _names(part.views)])]
+    found = np.hstack(values)[:, columns_of(pipeline.views, [name for part in asked for name in names_of(part.views)])]
     own = [(name, one) for name, one in pipeline.event_features if one.fields() <= set(table.column_names)]
     columns = {name: numeric(column(table, name)) for _, one in own for name in one.fields()}
     joined = pipeline.outcomes.join if pipeline.outcomes is not None else ""
@@ -249,21 +251,29 @@ def _questions(table: pa.Table, pipeline: Pipeline) -> tuple[dict[str, list[str]
     return {entity: found[name] for entity, name in named.items()}, times_ms
 
 
-def _labels(
-    pipeline: Pipeline, history: TopicHistory | TableHistory, rows: _Rows, labels: object, label_time: str | None
+def labels_of(
+    pipeline: Pipeline,
+    history: TopicHistory | TableHistory,
+    labels: object,
+    label_time: str | None,
+    *,
+    ids: Sequence[object] | None,
+    times_ms: Int64s,
+    offsets: Int64s | None,
 ) -> tuple[Float64s, LabelTally]:
+    """The label of each row, NaN where it has none, and the tally of that; of rows that are no events there are no `offsets`."""
     if isinstance(labels, Expression):
-        if not isinstance(history, TableHistory) or rows.late is None:
+        if not isinstance(history, TableHistory) or offsets is None:
             raise DefinitionError(f"labels={labels!r}: an expression reads columns of the events' table; give a table, and no `at`")
-        found = label_column(labels, history.table, pipeline)[rows.offsets]
+        found = label_column(labels, history.table, pipeline)[offsets]
         return found, LabelTally.of(founds(found))
     if pipeline.outcomes is None:
         raise DefinitionError(f"{pipeline!r} declares no outcomes, so labels cannot be joined; write outcomes=hr.Outcomes(...)")
-    if rows.ids is None:
+    if ids is None:
         raise DefinitionError(f"at has no column {pipeline.outcomes.join!r}, by which outcomes are joined")
     known = known_outcomes(pipeline.outcomes, labels, time=label_time)
     history.account.offsets |= known.offsets
-    labels_there, why = join(known, rows.ids, rows.times_ms, pipeline.outcomes.within_ms)
+    labels_there, why = join(known, ids, times_ms, pipeline.outcomes.within_ms)
     return labels_there, LabelTally.of(why)
 
 

@@ -2,12 +2,14 @@
 
 A row a feature. Lines are what a look-up would have answered; ticks below them are events. Where a window holds no event of the entity the
 ground is grey and the line dashed: that is the value declared for nothing, or a gap where none is. Where the log no longer holds all that a
-window reaches back to there is no line.
+window reaches back to there is no line. Other pictures are drawn on a figure that `drawn_on` gives, too (`scenario_chart.py`).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,8 @@ from headrace.features.view import Feature
 from headrace.training.course import Course
 from headrace.types import Bools, Int64s
 
+__all__ = ["FORMATS", "Axes", "draw", "drawn_on"]
+
 FORMATS = (".svg", ".png")
 _LINE, _EVENTS, _EMPTY, _QUIET = "#2b6cb0", "#c05621", "#e8e8e8", "#555555"
 _WIDTH, _ROW, _MARGIN = 11.0, 0.95, 1.1
@@ -49,22 +53,31 @@ _STYLE: Any = {
 
 def draw(course: Course, to: Path) -> None:
     """Write the chart as SVG or PNG, by the ending of the name. The same course gives the same SVG. Raises `DefinitionError`."""
-    if to.suffix.lower() not in FORMATS:
-        raise DefinitionError(f"{to} is neither {' nor '.join(FORMATS)}; write for example {to.with_suffix('.svg').name}")
     features = course.view.features
-    with mpl.rc_context(_STYLE):
-        height = _ROW * len(features) + _MARGIN
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    with drawn_on(to, height=_ROW * len(features) + _MARGIN) as figure:
         rows = figure.subplots(len(features), 1, sharex=True, squeeze=False)[:, 0]
         figure.suptitle(_title(course), x=0.01, ha="left", fontsize=11, fontweight="bold")
         for place, (axes, feature) in enumerate(zip(rows, features, strict=True)):
             _draw_feature(axes, course, place, feature)
         _draw_time(rows[-1], course)
+
+
+@contextmanager
+def drawn_on(to: Path, *, height: float) -> Iterator[Figure]:
+    """A figure in the style of the house, so many inches high, written when all is drawn: as SVG or PNG, by the ending of the name.
+
+    The same drawing gives the same SVG. Raises `DefinitionError` for another ending, and where the file cannot be written.
+    """
+    if to.suffix.lower() not in FORMATS:
+        raise DefinitionError(f"{to} is neither {' nor '.join(FORMATS)}; write for example {to.with_suffix('.svg').name}")
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        yield figure
         kept = {"metadata": {"Date": None}} if to.suffix.lower() == ".svg" else {"dpi": _DOTS_PER_INCH}
         try:
             figure.savefig(to, **kept)
         except OSError as error:
-            raise DefinitionError(f"{to} cannot be written: {error.strerror}; name another file with --to") from error
+            raise DefinitionError(f"{to} cannot be written: {error.strerror}; name another file") from error
 
 
 def _title(course: Course) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headrace.types import Float64s
+from headrace.types import Bools, Float64s
 
 BINS = 24
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -89,11 +89,11 @@ def association(values: Float64s, outcome: Float64s) -> Association:
     """How values go with an outcome, over the rows where both are finite."""
     both = np.isfinite(values) & np.isfinite(outcome)
     found, true = values[both], outcome[both]
-    ranks = _ranks(found)
+    ranks = ranks_of(found)
     pearson = _correlation(found, true)
     if is_binary(true):
-        return Association(measure="AUC", value=_auc(ranks, true == 1), pearson=pearson, rows=len(found))
-    return Association(measure="Spearman", value=_correlation(ranks, _ranks(true)), pearson=pearson, rows=len(found))
+        return Association(measure="AUC", value=auc_of(ranks, true == 1), pearson=pearson, rows=len(found))
+    return Association(measure="Spearman", value=_correlation(ranks, ranks_of(true)), pearson=pearson, rows=len(found))
 
 
 def is_binary(outcome: Float64s) -> bool:
@@ -102,8 +102,8 @@ def is_binary(outcome: Float64s) -> bool:
     return bool(((known == 0) | (known == 1)).all())
 
 
-def _auc(ranks: Float64s, true: np.ndarray) -> float:
-    """From the ranks of the true ones (Mann and Whitney 1947)."""
+def auc_of(ranks: Float64s, true: Bools) -> float:
+    """The AUC from the ranks of all, and which are true (Mann and Whitney 1947); NaN where not both kinds are there."""
     ones = int(true.sum())
     zeros = len(true) - ones
     if not ones or not zeros:
@@ -111,7 +111,7 @@ def _auc(ranks: Float64s, true: np.ndarray) -> float:
     return float((ranks[true].sum() - ones * (ones + 1) / 2) / (ones * zeros))
 
 
-def _ranks(values: Float64s) -> Float64s:
+def ranks_of(values: Float64s) -> Float64s:
     """From 1 on; equal values have the mean of theirs."""
     _, kinds, sizes = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(sizes)

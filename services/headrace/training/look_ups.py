@@ -60,7 +60,7 @@ class Asking:
         self.features = sum(len(view.feature_names) for view in self._views)
         """How many numbers an answer has."""
 
-    def ask(self, events: EventBatch, kept: slice) -> None:
+    def ask(self, events: EventBatch, kept: slice | Int64s) -> None:
         """These events ask, each as of its own time."""
         for entity, asked in self._entities.items():
             asked.extend(NOBODY if name is None else name for name in events.columns[entity][kept].tolist())

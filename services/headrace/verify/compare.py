@@ -27,6 +27,8 @@ SCORE_TOLERANCE = 1e-6
 NEVER = b"0}"
 """What an expected prediction ends with: it was never scored."""
 _SCORE, _MODEL, _SCORED_AT = b',"score":', b',"model":', b',"scored_at":'
+NAMED = ("features", "contributions")
+"""Members of which each name is compared by itself."""
 _FINGERPRINT = "headrace-fingerprint"
 _NOT_COMPARED = frozenset({"headrace-version", "__streams.errors.message"})
 """Headers of a dead letter that another version of headrace may write differently."""
@@ -97,6 +99,11 @@ def _told_headers(headers: Headers, untold: Collection[str]) -> Headers:
     ]
 
 
+def _both(wanted: Prediction | Correction, found: Prediction | Correction, member: str) -> bool:
+    """Whether both have a member whose names are compared one by one."""
+    return all(isinstance(getattr(one, member, None), dict) for one in (wanted, found))
+
+
 def _members(site: Site, record: Record, expected: Expected, of: str, decode: Decode) -> Iterator[Violation]:
     """Name the members that differ."""
     wanted = decode((expected.value or b"") + NEVER)
@@ -105,17 +112,18 @@ def _members(site: Site, record: Record, expected: Expected, of: str, decode: De
     except ValueError as error:
         yield _violation(Kind.RECORD, site, record, of, f"a {type(wanted).__name__.lower()}", f"what is none: {error}")
         return
-    if isinstance(found.features, dict) and isinstance(wanted.features, dict):
-        for name in wanted.features.keys() | found.features.keys():
-            ours, theirs = wanted.features.get(name), found.features.get(name)
-            if not _same(ours, theirs):
-                yield _violation(Kind.FEATURES, site, record, of, f"{name} = {ours!r}", repr(theirs))
+    named = [member for member in NAMED if _both(wanted, found, member)]
+    for member in named:
+        ours, theirs = getattr(wanted, member), getattr(found, member)
+        kind, what = (Kind.FEATURES, "") if member == "features" else (Kind.RECORD, "contribution of ")
+        for name in ours.keys() | theirs.keys():
+            if not _same(ours.get(name), theirs.get(name)):
+                yield _violation(kind, site, record, of, f"{what}{name} = {ours.get(name)!r}", repr(theirs.get(name)))
     if not abs(found.score - wanted.score) <= SCORE_TOLERANCE:
         yield _violation(Kind.SCORE, site, record, of, repr(wanted.score), repr(found.score))
     for name in wanted.__struct_fields__:
         ours, theirs = getattr(wanted, name), getattr(found, name)
-        both = isinstance(ours, dict) and isinstance(theirs, dict)
-        if name not in {"score", "scored_at"} and not (name == "features" and both) and ours != theirs:
+        if name not in {"score", "scored_at", *named} and ours != theirs:
             yield _violation(Kind.RECORD, site, record, of, f"{name} = {ours!r}", repr(theirs))
 
 

@@ -137,6 +137,13 @@ def whole_from(reader: RecordReader, app: App, reads: Source, name: TopicPartiti
     return first
 
 
+def fold_start(reader: RecordReader, app: App, reads: Source, place: Record) -> tuple[int, bool]:
+    """From which offset on a fold tells what a record met, and whether the log still holds all that its windows reach back to."""
+    name = TopicPartition(place.topic, place.partition)
+    start, first, _ = _bounds(reader, name, place.offset + 1, span_ms(reads, app.views_of(reads)), (place.timestamp_ms, None))
+    return start, first <= place.offset
+
+
 def _bounds(
     reader: RecordReader, name: TopicPartition, committed: int, span: int | None, times_ms: tuple[int | None, int | None]
 ) -> tuple[int, int, int]:

@@ -121,6 +121,17 @@ def test_lanes_are_shared() -> None:
     assert (cell.window_ms, cell.keeps_value) == (7_200_000, True)
 
 
+def test_events_that_may_lack_a_field_are_counted_apart() -> None:
+    """Of events without a field that the contract has in all of them, nothing is counted by it; the features are the same."""
+    found = declared(hr.count(over="1h"), hr.mean("delay", over="1h"))
+    other = found.lacking({"delay"})
+    assert (len(found.lanes), len(other.lanes), other.places) == (1, 2, (0, 1))
+    assert [repr(stream.value) for stream in other.streams] == ["None", "delay"]
+    assert other.features == found.features
+    assert len(found.lacking({"distance"}).lanes) == 1
+    assert found.fields == {"delay"}
+
+
 def test_fingerprint_is_stable() -> None:
     """The fingerprint of a fixed definition never changes: if this fails, stored states and published predictions lost their name."""
     found = declared(hr.count(over="1h"), hr.mean("delay", over="3h", where=hr.col("cancelled")), hr.last("delay"))
