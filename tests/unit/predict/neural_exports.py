@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 
 from headrace.predict.attached_rows import Rows
 from headrace.types import Float64s
@@ -93,8 +94,7 @@ def by_torch(network: Network, told: Told = Told.WELL) -> bytes:
     ]
     if told is Told.WITH_A_FILE_BESIDE:
         for weight in weights:
-            weight.data_location = TensorProto.EXTERNAL
-            weight.external_data.add(key="location", value="network.onnx.data")
+            set_external_data(weight, "network.onnx.data")
             weight.ClearField("raw_data")
     given, gives = ("features", [rows, len(network.mean)]), ("probabilities", [rows, 1])
     return _file(nodes, weights, given, gives, graph="main_graph", sets=[("", 18)], ir=10, producer=("pytorch", "2.9.0"))
