@@ -11,7 +11,7 @@ SPARK  := .venv-spark
 RUN    := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-stack test-faults test-release bench bench-flat bench-fold bench-hops bench-recovery bench-verify stack stack-down lock bench-training bench-lookup
+.PHONY: help demo check test test-stack test-faults test-release bench bench-flat bench-fold bench-hops bench-recovery bench-verify stack stack-down lock bench-training bench-lookup bench-explain
 
 help: ## Say what there is
 	@echo "make ...       (ARGS='...' is handed on to the command)"
@@ -69,6 +69,9 @@ bench-recovery: $(VENV)/ready ## Measure how long a death is felt and how fast s
 bench-verify: $(VENV)/ready ## Measure `headrace verify` over a million events
 	$(RUN) headrace stack fetch
 	PYTHONPATH=. $(RUN) tests.bench.verification $(ARGS)
+
+bench-explain: $(VENV)/ready ## Measure what contributions cost a row, by kind of model; no server; writes build/explain.json
+	PYTHONPATH=. $(RUN) tests.bench.explain $(ARGS)
 
 bench-training: $(VENV)/ready ## Measure the training set of a year of flights; writes build/training.json
 	PYTHONPATH=. $(RUN) tests.bench.training $(ARGS)
