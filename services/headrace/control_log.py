@@ -43,9 +43,9 @@ class ControlLog:
             if snapshot:
                 self._behind = 0
             if self._first is None:
-                self._first, self._whole = offset, offset == 0 or snapshot
-        if self._first is None and self._records.end > 0:
-            self._first, self._whole = self._records.end, False
+                self._first, self._whole = self._records.start, self._records.start == 0 or snapshot
+        if self._first is None and self._records.start > 0:
+            self._first, self._whole = self._records.start, False
         if not self._whole:
             raise RegistryRefused(
                 f"{self._topic} begins at offset {self._first}, and no snapshot stands there: its beginning was deleted, and with it what "

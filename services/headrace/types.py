@@ -358,7 +358,7 @@ class Position:
 
     offset: int
     watermark_ms: int | None
-    epochs: Mapping[str, int] = field(default_factory=dict)
+    epochs: Mapping[str, int] = field(default_factory=dict, hash=False)
     """By pipeline, the state of the registry by which its events are scored from there on (`line_up.py`)."""
 
 

@@ -97,7 +97,7 @@ def test_corrections_have_a_topic_of_their_own() -> None:
     assert with_them.corrections == "late.predictions.v1.corrections"
     assert with_them.fingerprint == plain.fingerprint
     app = hr.App("flights", pipelines=[with_them])
-    assert app.result_topics == ("late.predictions.v1", "late.predictions.v1.corrections")
+    assert app.result_topics == ("late.predictions.v1", "late.predictions.v1.corrections", "late.predictions.v1.shadow")
     assert app.kept_of(DEPARTURES) == (ACTIVITY, DELAYS, with_them.retained)
     fingerprints = [
         one.retained.fp

@@ -13,7 +13,7 @@ from headrace.apps.model_desk import opened
 from headrace.apps.rehearsal import MOST
 from headrace.definition import App
 from headrace.errors import DefinitionError
-from headrace.predict.plain_json import Plain
+from headrace.predict.model_card import ModelCard
 from headrace.predict.registry import Role, Version
 from headrace.settings import Settings, load
 
@@ -25,7 +25,7 @@ def register(
     model: bytes | str | Path,
     *,
     pipeline: str | None = None,
-    card: Plain | None = None,
+    card: ModelCard | None = None,
     rehearse: int = MOST,
     by: str | None = None,
     config: Config = None,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -29,14 +28,12 @@ from headrace.predict.artifacts import ArtifactStore
 from headrace.predict.commands import MOST_BY
 from headrace.predict.gate import GateLimits, Verdict, examine
 from headrace.predict.gate_limits import DEFAULT_LIMITS
-from headrace.predict.plain_json import Plain
+from headrace.predict.lineage import lineage_in
+from headrace.predict.model_card import ModelCard, card_in
 from headrace.predict.signature import Signature
 from headrace.publish.kafka_control import KafkaControl
 from headrace.settings import Settings
 from headrace.types import Float64s, TopicPartition
-
-CARD, LINEAGE = "headrace.card", "headrace.lineage"
-"""Where a stamped file keeps its card, and what it was trained on."""
 
 
 class Examine(Protocol):
@@ -92,8 +89,11 @@ class Desk:
         rehearsed = 0 if vectors is None else len(vectors)
         return Examined(content=content, pipeline=wanted.name, verdict=verdict, rehearsed=rehearsed, notes=tuple(notes))
 
-    def registration(self, examined: Examined, *, card: Plain | None = None) -> Prepared:
-        """The registration of a file that the gate has passed; `card` counts in place of its own. Raises `RegistryRefused`."""
+    def registration(self, examined: Examined, *, card: ModelCard | None = None) -> Prepared:
+        """The registration of a file that the gate has passed; `card` counts in place of its own.
+
+        Raises `RegistryRefused`, `SignatureMismatch` for a card or lineage in the file that cannot be read.
+        """
         if examined.verdict.refusals:
             raise RegistryRefused(f"the gate refuses it for pipeline {examined.pipeline}: {'; '.join(map(str, examined.verdict.refusals))}")
         told = onnx_file.metadata(examined.content)
@@ -102,9 +102,8 @@ class Desk:
             raise RegistryRefused(
                 f"the model is stamped for pipeline {signature.name!r}, not {examined.pipeline!r}: stamp it for the pipeline it shall serve"
             )
-        return self.commands.register(
-            examined.content, signature, card=_plain(told, CARD) if card is None else card, lineage=_plain(told, LINEAGE)
-        )
+        card = card or card_in(told)
+        return self.commands.register(examined.content, signature, card=None if card is None else card.as_plain(), lineage=lineage_in(told))
 
     def content(self, pipeline: str, version: str | None) -> bytes:
         """The file of a version, or of the champion. Raises `RegistryRefused`, `ArtifactRefused`."""
@@ -126,18 +125,6 @@ class Desk:
         if len(pipelines) == 1:
             return pipelines[0].name
         return Signature.from_metadata(onnx_file.metadata(content)).name
-
-
-def _plain(told: Mapping[str, str], key: str) -> Plain | None:
-    if key not in told:
-        return None
-    try:
-        found = json.loads(told[key])
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise RegistryRefused(f"{key!r} in the model's metadata_props is no table: stamp it again with `headrace.models.stamp()`")
-    return found
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from headrace.cli.output import Output
 
 if TYPE_CHECKING:
     from headrace.apps.model_desk import Desk
+    from headrace.predict.agreement import Agreement
     from headrace.predict.registry import Version
     from headrace.predict.versions import Change
 
@@ -118,15 +119,20 @@ def history(
         typer.echo(f"version {name}: {_moved(change)}")
 
 
-@app.command()
-def card(pipeline: Name, version: Number, app_reference: AppReference, config: Config = None, output: As = Output.TEXT) -> None:
-    """Print the model card: owner, contact, use, training, metrics, limits; and what the version was trained on."""
+@app.command("card")
+def print_card(pipeline: Name, version: Number, app_reference: AppReference, config: Config = None, output: As = Output.TEXT) -> None:
+    """Print the model card as Markdown: owner, contact, use, training, metrics, limits; and what the version was trained on."""
+    from headrace.predict.model_card import ModelCard, markdown
+
     with opened(app_reference, config) as desk:
         found = desk.commands.registry().version(pipeline, version)
+        agreement = agreement_of(desk, found)
     if output is Output.JSON:
-        typer.echo(json.dumps({"card": found.card, "lineage": found.lineage}, indent=2))
+        told = None if agreement is None else plain(agreement)
+        typer.echo(json.dumps({"card": found.card, "lineage": found.lineage, "agreement": told}, indent=2))
         return
-    typer.echo(card_text(found))
+    card = None if found.card is None else ModelCard.from_plain(found.card)
+    typer.echo(markdown(found.signature, card, found.lineage, agreement), nl=False)
 
 
 @contextmanager
@@ -156,31 +162,23 @@ def table(versions: Sequence[Version]) -> list[str]:
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def card_text(version: Version) -> str:
-    """Card and lineage as lines of text."""
-    lines = [f"{version.pipeline} version {version.version}", f"registered by {version.by}, {_time(version.registered_ms)}"]
-    for heading, told in (("card", version.card), ("trained on", version.lineage)):
-        lines += ["", f"{heading}:", *(_told(told) if told else ["  nothing was said: headrace.models.stamp(..., card=...)"])]
-    return "\n".join(lines)
+def agreement_of(desk: Desk, version: Version) -> Agreement | None:
+    """How far the file is from the trained model; None where it does not say, or cannot be read now."""
+    from headrace.errors import HeadraceError
+    from headrace.predict import onnx_file
+    from headrace.predict.agreement import agreement_in
+
+    try:
+        return agreement_in(onnx_file.metadata(desk.commands.artifacts.get(version.sha256)))
+    except HeadraceError:
+        return None
 
 
-def plain(change: Change) -> dict[str, Any]:
-    """A move as a JSON object."""
+def plain(told: Change | Agreement) -> dict[str, Any]:
+    """The same as a JSON object."""
     from dataclasses import asdict
 
-    return asdict(change)
-
-
-def _told(told: Any, deep: int = 1) -> list[str]:  # noqa: ANN401 - whatever JSON holds
-    lines = []
-    for name, value in told.items():
-        inside = isinstance(value, dict) and value
-        lines += [f"{'  ' * deep}{name}:", *_told(value, deep + 1)] if inside else [f"{'  ' * deep}{name}: {_short(value)}"]
-    return lines
-
-
-def _short(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return asdict(told)
 
 
 def _moved(change: Change) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -129,21 +130,23 @@ def withdraw(
 # ------------------------------------------------------------------------------------------------------------ what they share
 
 
-def show_prepared(prepared: Prepared, output: Output) -> None:
-    """Print what a command would do."""
+def show_prepared(prepared: Prepared, output: Output, *, more: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Print what a command would do; `more` is for programs."""
     told = _told(prepared.said, prepared.version.pipeline, prepared.version.version, prepared.before, prepared.after)
     if output is Output.JSON:
-        typer.echo(json.dumps({"dry_run": True, **told, "role": prepared.version.role, "warnings": []}, indent=2))
+        typer.echo(json.dumps({"dry_run": True, **told, "role": prepared.version.role, "warnings": [], **more}, indent=2))
         return
     typer.echo("\n".join([f"would do: {prepared.said}", *_changes(prepared.before, prepared.after)]))
 
 
-def show_done(done: Done, output: Output) -> None:
-    """Print what a command did."""
+def show_done(done: Done, output: Output, *, more: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Print what a command did; `more` is for programs."""
     told = _told(done.outcome.said, done.version.pipeline, done.version.version, done.before, done.after)
     if output is Output.JSON:
         place = {"offset": done.outcome.offset, "id": done.outcome.command_id}
-        typer.echo(json.dumps({"dry_run": False, **told, "role": done.version.role, "warnings": list(done.warnings), **place}, indent=2))
+        typer.echo(
+            json.dumps({"dry_run": False, **told, "role": done.version.role, "warnings": list(done.warnings), **place, **more}, indent=2)
+        )
         return
     typer.echo("\n".join([done.outcome.said, *_changes(done.before, done.after), *(f"  ! {warning}" for warning in done.warnings)]))
 

@@ -13,6 +13,7 @@ from headrace.cli.output import Output
 
 if TYPE_CHECKING:
     from headrace.apps.model_desk import Desk, Examined
+    from headrace.predict.model_card import ModelCard
 
 MOST_CARD_BYTES = 65_536
 
@@ -53,7 +54,7 @@ def register(
     from headrace.predict.gate_limits import DEFAULT_LIMITS
 
     content = read(model)
-    told = None if card is None else card_in(card)
+    told = None if card is None else card_from(card)
     with opened(app_reference, config, by=by) as desk:
         if version is not None:
             content = stamped(desk, content, pipeline, version, output_name, kind, class_index)
@@ -68,9 +69,9 @@ def register(
             typer.echo("\n".join(report_lines(examined)))
         prepared = desk.registration(examined, card=told)
         if dry_run:
-            show_prepared(prepared, output)
+            show_prepared(prepared, output, more=of_gate(examined))
         else:
-            show_done(desk.commands.carry_out(prepared), output)
+            show_done(desk.commands.carry_out(prepared), output, more=of_gate(examined))
 
 
 def mend(
@@ -104,23 +105,25 @@ def read(path: Path) -> bytes:
         raise DefinitionError(f"model {str(path)!r} cannot be read ({error.strerror}): name an .onnx file") from error
 
 
-def card_in(path: Path) -> Mapping[str, Any]:
+def card_from(path: Path) -> ModelCard:
     """A card from a file. Raises `DefinitionError`."""
     import tomllib
 
     from headrace.errors import DefinitionError
+    from headrace.predict.model_card import ModelCard
 
     content = read(path)
     try:
         text = content[:MOST_CARD_BYTES].decode()
         found = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-        as_json = json.dumps(found, allow_nan=False)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DefinitionError(f"card {str(path)!r} is no JSON or TOML of at most {MOST_CARD_BYTES:,} bytes ({error})") from error
     if not isinstance(found, dict):
         raise DefinitionError(f'card {str(path)!r} is no table: write for example owner = "the fraud team"')
-    plain: dict[str, Any] = json.loads(as_json)
-    return plain
+    try:
+        return ModelCard.from_plain(found)
+    except DefinitionError as error:
+        raise DefinitionError(f"card {str(path)!r}: {error}") from error
 
 
 def stamped(desk: Desk, content: bytes, pipeline: str | None, version: str, output_name: str | None, kind: str, class_index: int) -> bytes:
@@ -152,6 +155,11 @@ def show_refusals(model: Path, examined: Examined, output: Output) -> None:
         return
     for one in refusals:
         typer.echo(f"headrace: {model} is refused for pipeline {examined.pipeline}: {one}", err=True)
+
+
+def of_gate(examined: Examined) -> dict[str, Any]:
+    """What the gate measured, for programs."""
+    return {"rehearsed": examined.rehearsed, "report": examined.verdict.report, "notes": list(examined.notes)}
 
 
 def report_lines(examined: Examined) -> list[str]:

@@ -26,6 +26,8 @@ class Facts:
         self._reader: RecordReader | None = None
         self.records: list[tuple[int, bytes | None]] = []
         """Offset and value of all that was read."""
+        self.start = 0
+        """The oldest offset that was kept when it was read last."""
         self._end = self._given = 0
 
     def __call__(self) -> Sequence[bytes | None]:
@@ -38,6 +40,7 @@ class Facts:
             log = self._reader.log_range(self._partition)
             if log.end < end:
                 raise UnstableOffsets(f"{self._partition.topic}: a pending transaction has written to it")
+            self.start = log.start
             self._end = max(self._end, log.start)
             self._read(self._reader, end)
             self._end = end
@@ -48,11 +51,6 @@ class Facts:
         self()
         begun, self._given = self._given, len(self.records)
         return self.records[begun:]
-
-    @property
-    def end(self) -> int:
-        """The offset behind the last record that was read, or deleted before it could be."""
-        return self._end
 
     def _read(self, reader: RecordReader, end: int) -> None:
         """Take everything up to an end. Raises `TransientError` where the beginning is deleted meanwhile: then it is read from there on."""

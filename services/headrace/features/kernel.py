@@ -14,7 +14,8 @@ between panes, from the oldest to the newest, empty ones left out. It depends on
 into batches, on which worker folded it, or on whether a state came from memory or from the store in between: the bits are the same.
 
 **Why it is cheap.** The merge of the closed panes is kept (`panes.py`): a busy entity pays one merge a lane and event; a quiet one has few
-panes.
+panes. And
+the memory that an event needs is asked for some events before (`prefetch.py`): of many entities most are in no cache.
 
 **Other lanes.** Here are the lanes of moments, which most features need. What cannot be told from moments has lanes of other kinds; they
 are folded by an entry point of their own (`other_lanes.py`), from what this one tells of each event in `seen`: as of when its vector is,
@@ -53,8 +54,13 @@ from headrace.features.aggregation import (
 from headrace.features.blocks import free_block, settle
 from headrace.features.compiled import entry, inner
 from headrace.features.panes import STALE, Amount, over_panes
-from headrace.features.tables import Arena, Events, Parsed, Plan, Record, Rows
+from headrace.features.prefetch import LINE_BYTES, prefetch
+from headrace.features.tables import CELL, LANE_STATE, Arena, Events, Parsed, Plan, Record, Rows
 from headrace.types import NO_WATERMARK_MS, Float64s, Int64s
+
+ROWS_AHEAD, CELLS_AHEAD = 12, 5
+"""How many events ahead memory is asked for: by when it comes, and so that not too much is under way at once. Chosen by measurement."""
+LANE_BYTES, CELL_BYTES = LANE_STATE.itemsize, CELL.itemsize
 
 NONE_MS = NO_WATERMARK_MS
 """The time of what has not happened."""
@@ -117,6 +123,27 @@ def finish(code: int, amount: Amount, parameter: float, number: float, empty: fl
 put, window_amount = over_panes(merge)
 
 
+# ------------------------------------------------------------------------------------------------- memory
+
+
+@inner
+def bring(rows: Rows, arena: Arena, events: Events, event: int) -> None:
+    """Ask for what later events will need: their rows first, and when those are there, the newest and the oldest cells of each lane."""
+    last = len(events.rows) - 1
+    row = events.rows[min(event + ROWS_AHEAD, last)]
+    for at in range(0, rows.lanes.shape[1] * LANE_BYTES, LINE_BYTES):
+        prefetch(rows.lanes, row, at)
+    prefetch(rows.newest_ms, row, 0)
+    row = events.rows[min(event + CELLS_AHEAD, last)]
+    for each in range(rows.lanes.shape[1]):
+        lane = rows.lanes[row, each]
+        oldest = lane.start + lane.first
+        newest = oldest + lane.length - 1
+        prefetch(arena.cells, oldest, 0)
+        prefetch(arena.cells, newest, 0)
+        prefetch(arena.cells, newest, CELL_BYTES - 1)
+
+
 # ------------------------------------------------------------------------------------------------- entry points
 
 
@@ -128,6 +155,7 @@ def fold(plan: Plan, rows: Rows, arena: Arena, events: Events, begin: int, value
     """
     tells = len(seen) > 0
     for event in range(begin, len(events.rows)):
+        bring(rows, arena, events, event)
         if arena.top[0] + plan.reserve > len(arena.cells):
             return event
         row = events.rows[event]

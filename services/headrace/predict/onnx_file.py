@@ -8,7 +8,7 @@ with limits of its own, since bytes from anywhere are parsed here.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -57,13 +57,13 @@ def metadata(model: bytes) -> dict[str, str]:
     return {entry.key: entry.value for entry in _parse(model).metadata_props}
 
 
-def with_metadata(model: bytes, entries: Mapping[str, str]) -> bytes:
-    """The same model with `entries` in its `metadata_props`, over entries of the same name. Raises `DefinitionError`.
+def with_metadata(model: bytes, entries: Mapping[str, str], *, without: Collection[str] = ()) -> bytes:
+    """The same model with `entries` in its `metadata_props`, over entries of the same name, `without` others. Raises `DefinitionError`.
 
     The same model gives the same bytes: entries are listed by name, and operator sets by domain, as converters list those in any order.
     """
     parsed = _parse(model)
-    kept = {entry.key: entry.value for entry in parsed.metadata_props if entry.key not in entries}
+    kept = {entry.key: entry.value for entry in parsed.metadata_props if entry.key not in without}
     del parsed.metadata_props[:]
     for key, value in sorted({**kept, **entries}.items()):
         parsed.metadata_props.add(key=key, value=value)

@@ -49,7 +49,7 @@ def chunks_of(counted: Iterable[Counted], rows_a_file: int) -> list[Chunk]:
     for one in sorted((one for one in counted if one.reason is None), key=attrgetter("partition", "chunk")):
         before_ms = watermarks_ms.get(one.partition, NO_WATERMARK_MS)
         chunks.append(Chunk(partition=one.partition, number=one.chunk, before_ms=before_ms, part=events // rows_a_file))
-        watermarks_ms[one.partition] = max(before_ms, one.newest_ms or NO_WATERMARK_MS)
+        watermarks_ms[one.partition] = max(before_ms, NO_WATERMARK_MS if one.newest_ms is None else one.newest_ms)
         events += one.records
     return _without_gaps(chunks)
 

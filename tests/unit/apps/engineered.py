@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import numpy as np
 from onnx import helper
@@ -109,7 +110,7 @@ def file_of(
     *,
     pipeline: hr.Pipeline = fraud,
     factor: float = 1.0,
-    card: dict[str, object] | None = None,
+    card: Mapping[str, object] | None = None,
     golden: bool = True,
 ) -> bytes:
     """A stamped model that gives factor * (2 * count + 3 * amount), with golden rows of that."""

@@ -16,6 +16,7 @@ from headrace.apps.model_desk import Desk
 from headrace.cli import model
 from headrace.errors import HeadraceError, RegistryRefused
 from headrace.predict.gate import Code, GateLimits, Refusal, Verdict
+from headrace.predict.model_card import ModelCard
 from headrace.predict.registry import Role
 from headrace.types import Float64s
 from tests.unit.apps.engineered import Office, file_of, moved, promoted, registered
@@ -110,13 +111,15 @@ def test_a_file_goes_through_the_gate_into_the_registry(office: Office, tmp_path
     assert printed[-1] == "ann@desk registered version 7 of fraud"
     version = office.control().read().version("fraud", "7")
     assert office.artifacts.get(version.sha256) == content
-    assert (version.role, version.card, version.signature.output) == (Role.REGISTERED, {"owner": "ann"}, "score")
+    assert (version.role, version.signature.output) == (Role.REGISTERED, "score")
+    assert (version.card or {})["owner"] == "ann"
 
 
 def test_a_dry_run_of_register_registers_nothing(office: Office, tmp_path: Path) -> None:
     """The gate examines, and it is said what would be done."""
     found = told("register", saved(tmp_path, file_of("7")), "--dry-run")
     assert (found["dry_run"], found["said"], found["version"]) == (True, "ann@desk registered version 7 of fraud", "7")
+    assert found["report"] == {"latency": {"row_us": 8.1}}
     assert (office.kept(), office.artifacts.kept) == (0, {})
 
 
@@ -192,21 +195,21 @@ def test_a_file_that_is_not_stamped_is_stamped_from_flags(office: Office, tmp_pa
 @pytest.mark.parametrize(
     ("name", "text", "card"),
     [
-        ("card.toml", 'owner = "bob"\n[metrics]\nauc = 0.9\n', {"owner": "bob", "metrics": {"auc": 0.9}}),
-        ("c.json", '{"owner": "x"}', {"owner": "x"}),
+        ("card.toml", 'owner = "bob"\n[metrics]\nauc = 0.9\n', ModelCard(owner="bob", metrics={"auc": 0.9})),
+        ("c.json", '{"owner": "x"}', ModelCard(owner="x")),
     ],
 )
-def test_a_card_may_come_from_a_file(office: Office, tmp_path: Path, name: str, text: str, card: object) -> None:
+def test_a_card_may_come_from_a_file(office: Office, tmp_path: Path, name: str, text: str, card: ModelCard) -> None:
     """TOML or JSON; it counts in place of the one in the model."""
     (tmp_path / name).write_text(text, encoding="utf-8")
     run("register", saved(tmp_path, file_of("7", card={"owner": "ann"})), "--card", str(tmp_path / name))
-    assert office.control().read().version("fraud", "7").card == card
+    assert office.control().read().version("fraud", "7").card == card.as_plain()
 
 
 @pytest.mark.usefixtures("office")
-@pytest.mark.parametrize("text", ["[1]", "{", '{"auc": NaN}', "\x00"])
+@pytest.mark.parametrize("text", ["[1]", "{", '{"metrics": {"AUC": NaN}, "owner": "x"}', "\x00", '{"auc": 1}', "{}"])
 def test_what_is_no_card_is_refused(tmp_path: Path, text: str) -> None:
-    """No table, no JSON, no number: the file is named."""
+    """No table, no JSON, no number, a field that is none, no owner: the file is named."""
     (tmp_path / "card.json").write_text(text, encoding="utf-8")
     assert str(tmp_path / "card.json") in refused("register", saved(tmp_path, file_of("7")), "--card", str(tmp_path / "card.json"))
 
@@ -363,15 +366,19 @@ def test_history_tells_who_did_what_and_why() -> None:
     assert [one["role"] for one in told("history", "fraud", "3")] == ["registered", "shadow", "challenger"]
 
 
-def test_a_card_is_printed_with_what_it_was_trained_on(office: Office, tmp_path: Path) -> None:
-    """Nested tables are indented; without a card it is said how to write one."""
-    run("register", saved(tmp_path, file_of("7", card={"owner": "ann", "metrics": {"AUC": 0.9}})))
+def test_a_card_is_printed_as_markdown(office: Office, tmp_path: Path) -> None:
+    """Owner, metrics, what it takes; without a card it is said how to write one; a lost file is no trouble."""
+    card = {"owner": "ann", "metrics": {"AUC": 0.9}}
+    run("register", saved(tmp_path, file_of("7", card=card)))
     lines = run("card", "fraud", "7").stdout.splitlines()
-    assert lines[4:7] == ["  owner: ann", "  metrics:", "    AUC: 0.9"]
-    assert told("card", "fraud", "7") == {"card": {"owner": "ann", "metrics": {"AUC": 0.9}}, "lineage": None}
+    assert lines[0] == "# fraud, version 7"
+    assert "Owner: ann" in lines
+    assert "| AUC | 0.9 |" in lines
+    found = told("card", "fraud", "7")
+    assert (found["card"]["owner"], found["card"]["metrics"], found["lineage"], found["agreement"]) == ("ann", {"AUC": 0.9}, None, None)
     run("register", saved(tmp_path, file_of("8")))
-    assert "nothing was said" in run("card", "fraud", "8").stdout
-    assert office.kept() == 2
+    office.artifacts.kept.clear()
+    assert "Nobody wrote a card for it" in run("card", "fraud", "8").stdout
 
 
 def test_a_diff_compares_signatures_cards_and_golden_rows(office: Office, tmp_path: Path) -> None:
