@@ -120,9 +120,10 @@ def stamp(
 
     `output` may be left out where the file has only one, or one named `probabilities`. Rows are arrays, pyarrow Tables, DataFrames or
     training frames of the pipeline's features in order. `golden_scores` are what the trained model gives for all golden rows, as
-    [rows], [rows, 1] or [rows, classes]: the file may differ from them by `tolerance` at most, of quantities as a share of the largest;
-    without them the file's own scores are kept. A frame among the rows, or `trained_on`, is recorded as what it was trained on;
-    `lineage` says it where there is none, `recipe` ("module:function") names what trains it again. Raises `DefinitionError`.
+    [rows], [rows, 1] or [rows, classes]: the file may differ from them by `tolerance`, of quantities as a share of the largest, and by
+    more in one row of a hundred, as the gate has it; without them the file's own scores are kept. A frame among the rows, or
+    `trained_on`, is recorded as what it was trained on; `lineage` says it where there is none, `recipe` ("module:function") names what
+    trains it again. Raises `DefinitionError`.
     """
     where = f"stamp of {pipeline.name!r}"
     content = _read(model, where)

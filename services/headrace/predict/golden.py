@@ -1,4 +1,8 @@
-"""Golden rows: what a version must answer, computed when it is stamped, beside what the trained model answered (no pipeline needed)."""
+"""Golden rows: what a version must answer for some rows, computed when it is stamped, beside what the trained model answered.
+
+All rows that are given are scored and compared; up to 1,000 are kept, the one that differs most among them. What is kept as their scores is
+the trained model's answer where that is given, so the gate sees the same difference again on the machine where it examines.
+"""
 
 from __future__ import annotations
 

@@ -43,10 +43,10 @@ class ModelCard:
             raise DefinitionError("ModelCard: owner is empty; say who answers for the model")
         if not isinstance(self.metrics, Mapping):
             raise DefinitionError(f"ModelCard: metrics is {type(self.metrics).__name__}; write for example {{'AUC': 0.905}}")
-        for name, value in self.metrics.items():
-            if not isinstance(name, str) or isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise DefinitionError(f"ModelCard: metric {name!r} is {value!r}; write a finite number by a name")
-        object.__setattr__(self, "metrics", {name: float(value) for name, value in sorted(self.metrics.items())})
+        for name, value in dict[str, object](self.metrics).items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise DefinitionError(f"ModelCard: metric {name!r} is {value!r}; write a finite number")
+        object.__setattr__(self, "metrics", {str(name): float(value) for name, value in sorted(self.metrics.items())})
 
     def as_plain(self) -> dict[str, Any]:
         """As a JSON object."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import DefinitionError
-from headrace.predict.agreement import differences
+from headrace.predict.agreement import SHARE, differences
 from headrace.predict.attached_rows import MOST_GOLDEN, Rows
 from headrace.predict.export.finish import INPUT, finished
 from headrace.predict.given_rows import float32_rows, float_rows, spread
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 DRAWN = 512
 ABSENT = 0.1
-MOST_APART = 0.01
-"""The share of rows that may differ more; where they do not come in classes, differences are measured against the size of the score."""
+ZERO = 1e-30
+"""What is smaller is drawn as zero: LightGBM parts zeros from the rest at 1e-35, and takes what is between for zero."""
 _TINY = 1e-12
 
 Library = Callable[[Rows], Any]
@@ -45,6 +45,7 @@ def compared(
     exported = finished(converted, names, output)
     chosen = _chosen(rows, names) if rows is not None else _drawn(converted, len(names), absent=absent)
     trained = np.asarray(library(chosen), dtype=np.float64).reshape(len(chosen), -1)
+    # Where scores do not come in classes, differences are measured against the size of each.
     # The second of two classes is all of it; where the library gives one number it is that of the second.
     for index in [1] if trained.shape[1] <= 2 else range(trained.shape[1]):  # noqa: PLR2004 - as just said
         expected = trained[:, min(index, trained.shape[1] - 1)]
@@ -52,7 +53,7 @@ def compared(
         size = np.abs(expected)
         off = differences(found, expected) / (1.0 if trained.shape[1] > 1 else np.maximum(size, max(float(np.median(size)), _TINY)))
         apart = off > tolerance
-        if apart.mean() > MOST_APART:
+        if apart.mean() > SHARE:
             row = int(np.argmax(off))
             absent_alone = ", all of them with absent values (impute those in the pipeline)" if _absent(chosen[apart]).all() else ""
             raise DefinitionError(
@@ -71,8 +72,7 @@ def _chosen(given: object, names: Sequence[str]) -> Rows:
 
 
 def _absent(rows: Rows) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = np.isnan(rows).any(axis=1)
-    return found
+    return np.asarray(np.isnan(rows).any(axis=1))
 
 
 def _scores(exported: bytes, names: Sequence[str], output: str, index: int, rows: Rows) -> Float64s:
@@ -96,7 +96,7 @@ def _drawn(model: onnx.ModelProto, width: int, *, absent: bool) -> Rows:
     draw = np.random.default_rng(17)
     rows = draw.standard_normal((DRAWN, width)).astype(np.float32)
     for place, (values, categories) in _thresholds(model).items():
-        found = np.array(sorted(values), dtype=np.float32)
+        found = np.array(sorted({value if abs(value) > ZERO else 0.0 for value in values}), dtype=np.float32)
         on = found[draw.integers(0, len(found), DRAWN)]
         if categories:
             sides = [on, on + 1, np.zeros_like(on)]

@@ -54,7 +54,7 @@ def checked_names(feature_names: Sequence[str], own: Sequence[str] | None, width
         raise DefinitionError(
             f"{what}: the model takes {width} features, feature_names has {len(names)}; train it on the pipeline's features"
         )
-    for place, (known, given) in enumerate(zip(own or (), names, strict=False)):
+    for place, (known, given) in enumerate(zip(() if own is None else own, names, strict=False)):
         if known != given:
             raise DefinitionError(
                 f"{what}: the model knows feature {place} as {known!r}, feature_names has {given!r}; train it in that order"

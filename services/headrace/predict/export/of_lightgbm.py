@@ -16,7 +16,7 @@ from headrace.predict.export.trees import healed
 _WHAT = "export_lightgbm"
 
 
-def export_lightgbm(estimator: Any, feature_names: Sequence[str], *, rows: object = None, tolerance: float = TOLERANCE) -> bytes:  # noqa: ANN401 - LightGBM has no types
+def export_lightgbm(estimator: Any, feature_names: Sequence[str], *, rows: object = None, tolerance: float = TOLERANCE) -> bytes:  # noqa: ANN401 - of a library that is loaded lazily
     """A fitted Booster, LGBMClassifier or LGBMRegressor as ONNX: `probabilities` [n, classes], or `variable` [n, 1] of a regression.
 
     The export is compared with LightGBM itself on `rows`, or on drawn ones. Raises `DefinitionError`.

@@ -40,12 +40,10 @@ def export_xgboost(estimator: Any, feature_names: Sequence[str], *, rows: object
 
 def _booster(estimator: Any) -> Any:  # noqa: ANN401 - as above
     """A copy of the trees that its own `predict` uses."""
-    if not hasattr(estimator, "get_booster"):
-        return estimator.copy()
-    booster = estimator.get_booster()
-    best = booster.attr("best_iteration")
+    booster = estimator.get_booster() if hasattr(estimator, "get_booster") else estimator
+    best = booster.attr("best_iteration") if booster is not estimator else None
     found = booster.copy() if best is None else booster[: int(best) + 1]
-    found.set_attr(best_iteration=None, best_score=None)
+    found.set_attr(best_iteration=None, best_score=None)  # the converter would cut once more
     return found
 
 
