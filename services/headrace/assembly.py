@@ -19,6 +19,7 @@ from headrace.consume.aligned_source import AlignedSource
 from headrace.consume.facts import Facts
 from headrace.consume.record_reader import RecordReader
 from headrace.consume.record_source import RecordSource
+from headrace.control_log import ControlLog
 from headrace.crashes import CrashWatch
 from headrace.definition import App, Pipeline
 from headrace.executor import Executor, InlineExecutor, ThreadExecutor
@@ -223,7 +224,7 @@ def assemble(
     line_up = LineUp(
         app,
         pinned=models,
-        news=ports.control.news,
+        read=ControlLog(app.control, ports.control).read,
         load=partial(load_version, ports.artifacts),
         executor=executors.models,
         now_ms=monotonic_ms,

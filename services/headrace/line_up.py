@@ -39,8 +39,8 @@ WHATEVER = 1 << 53
 FALLBACK = "fallback"
 """The version of a score that no model gave."""
 
-News = Callable[[], Iterable[tuple[int, bytes | None]]]
-"""The records of the control topic that were not given yet: offset and value. Raises `TransientError`, `UnstableOffsets`."""
+Read = Callable[[], Registry]
+"""Reads the control topic on, beside the loop. Raises `HeadraceError`."""
 Load = Callable[[Pipeline, str], Model]
 """Gets and warms a version by the sha256 of its file. Raises `HeadraceError`."""
 
@@ -82,7 +82,7 @@ class LineUp:
         app: App,
         *,
         pinned: Mapping[str, Model],
-        news: News,
+        read: Read,
         load: Load,
         executor: Executor,
         now_ms: Callable[[], int],
@@ -97,9 +97,7 @@ class LineUp:
         """
         self._pinned = {name: Cast(champion=model) for name, model in pinned.items()}
         self._pipelines = {one.name: one for one in app.pipelines if one.name not in pinned}
-        self._news, self._load, self._executor, self._now_ms, self._say, self._changed = news, load, executor, now_ms, say, changed
-        self._registry = Registry()
-        """Belongs to the executor."""
+        self._read, self._load, self._executor, self._now_ms, self._say, self._changed = read, load, executor, now_ms, say, changed
         self._standings: dict[str, Standing] = {}
         self._patience, self._by, self._wall_ms = patience, by, wall_ms
         self._answered: dict[tuple[str, str], tuple[int, int]] = {}
@@ -119,8 +117,8 @@ class LineUp:
         look, self._look = self._look, None
         try:
             found = look.result()
-        except TransientError as away:
-            self._say("registry away", reason=str(away))
+        except HeadraceError as away:  # what answers goes on, and it is looked again
+            self._say("registry not read", reason=str(away))
             return
         for name, standing in found.items():
             self._standings[name] = standing
@@ -208,23 +206,22 @@ class LineUp:
 
     def _look_for_more(self, standings: Mapping[str, Standing]) -> dict[str, Standing]:
         """Read on, and load what has changed; runs in the executor."""
-        for offset, value in self._news():
-            self._registry.take(offset, value)
+        registry = self._read()
         found = {}
         for name, pipeline in self._pipelines.items():
-            epoch, known = self._registry.epoch_of(name), standings.get(name)
+            epoch, known = registry.epoch_of(name), standings.get(name)
             if known is not None and epoch == known.epoch:
                 continue
             try:
-                found[name] = self._loaded(pipeline, epoch, known)
+                found[name] = self._loaded(pipeline, registry, epoch, known)
             except HeadraceError as refusal:  # the others change all the same
                 self._say("version not loaded", pipeline=name, reason=str(refusal))
         return found
 
-    def _loaded(self, pipeline: Pipeline, epoch: int, known: Standing | None) -> Standing:
-        roster = self._registry.roster(pipeline.name)
+    def _loaded(self, pipeline: Pipeline, registry: Registry, epoch: int, known: Standing | None) -> Standing:
+        roster = registry.roster(pipeline.name)
         there = {} if known is None or known.cast is None else {model.version: model for model in known.cast.models()}
-        versions = [self._registry.version(pipeline.name, name) for name in roster.versions]
+        versions = [registry.version(pipeline.name, name) for name in roster.versions]
         models = {one.version: there.get(one.version) or self._load(pipeline, one.sha256) for one in versions}
         champion: Model | None = models.get(roster.champion or "")
         if champion is None and pipeline.fallback is not None:

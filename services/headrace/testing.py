@@ -17,9 +17,12 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
+from headrace.apps.model_desk import Desk
+from headrace.apps.model_desk import embedded as embedded_registry
 from headrace.assembly import embedded, prepare_embedded, silent_watch
 from headrace.clock import ManualClock
 from headrace.definition import App, Pipeline
+from headrace.errors import FatalError
 from headrace.features.memory_store import MemoryStore, Snapshot
 from headrace.features.reader import StateReader
 from headrace.features.view import FeatureView
@@ -27,10 +30,12 @@ from headrace.loop import Loop
 from headrace.memory_log import MemoryLog
 from headrace.partitioner import partition_of
 from headrace.parts import Limits
+from headrace.predict.artifacts import MemoryArtifacts
 from headrace.predict.scores import Model
 from headrace.types import Headers, Record, TopicPartition
 
 _TURNS_AT_REST = 3
+_TURNS_STUCK = 200
 
 
 def check_no_leakage(app: App | Pipeline, events: Any, **options: Any) -> None:  # noqa: ANN401 - as `training.leakage.find_leaks` has it
@@ -68,12 +73,15 @@ class Driver:
         self.clock = ManualClock(now_ms)
         self.log = MemoryLog(self.clock)
         self.store = MemoryStore(pause=self._step)
+        self.artifacts = MemoryArtifacts()
+        """The files of registered versions, by their sha256."""
         self._models = models
         self._limits = limits or Limits()
         self._partitions = partitions
         self._snapshots: list[Snapshot] = []
         self._crash_before: str | None = None
         self._events: list[str] = []
+        self._said: list[str] = []
         prepare_embedded(app, self.log, partitions)
         self._workers = [self._start("0")]
 
@@ -113,9 +121,22 @@ class Driver:
         """Put any record on a source topic, good or bad; returns its offset."""
         return self.log.append(topic, None, key, value, headers, timestamp_ms)
 
+    def registry(self, by: str = "driver") -> Desk:
+        """The registry of the app's models, for pipelines without `model=` and without one in `models`."""
+        return embedded_registry(self.app, self.log, self.artifacts, self.clock, by=by)
+
+    def shadows(self, pipeline: str) -> list[dict[str, Any]]:
+        """What shadows of a pipeline scored, in order of partition and offset."""
+        self.run()
+        topic = next(one.shadow for one in self.app.pipelines if one.name == pipeline)
+        return [json.loads(record.value or b"null") for record in ([] if topic is None else self._records(topic))]
+
     def run(self) -> None:
-        """Let the engine work until everything sent is done and stored; results and features do this by themselves."""
-        quiet = 0
+        """Let the engine work until everything sent is done and stored; results and features do this by themselves.
+
+        Raises `FatalError` when nothing moves although not all is done: a partition was given up, or waits for a champion of its pipeline.
+        """
+        quiet = still = 0
         while quiet < _TURNS_AT_REST:
             before = self._where()
             try:
@@ -124,7 +145,10 @@ class Driver:
             except Crash:
                 self.crash()
             self.clock.advance(self._limits.max_store_delay_ms // 10 + 1)
-            quiet = quiet + 1 if self._where() == before and self._behind() == 0 else 0
+            still = still + 1 if self._where() == before else 0
+            quiet = quiet + 1 if still and self._behind() == 0 else 0
+            if still > _TURNS_STUCK:
+                raise FatalError(f"nothing moves any more, and not all is done; the engine said last: {'; '.join(self._said[-3:])}")
         self._snapshots.append(self.store.snapshot())
 
     def results(self, pipeline: str) -> list[dict[str, Any]]:
@@ -210,6 +234,7 @@ class Driver:
             store=self.store,
             clock=self.clock,
             models=self._models,
+            artifacts=self.artifacts,
             slot=slot,
             limits=self._limits,
             watch=silent_watch(self.clock, say=self._hear),
@@ -218,8 +243,9 @@ class Driver:
         loop.start([reads.topic for reads in self.app.inputs])
         return loop
 
-    def _hear(self, event: str, **_: object) -> None:
+    def _hear(self, event: str, **fields: object) -> None:
         self._events.append(event)
+        self._said.append(f"{event}, {fields['reason']}" if "reason" in fields else event)
 
     def _step(self, step: str) -> None:
         if step == self._crash_before:

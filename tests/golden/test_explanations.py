@@ -43,9 +43,9 @@ def test_seven_kinds_of_three_libraries_are_kept() -> None:
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_contributions_are_those_of_shap(name: str) -> None:
-    """Every contribution and the base are within 1e-5 of what shap gives for the library's own model over the same background."""
+    """Every contribution and the mean are within 1e-5 of what shap gives for the library's own model over the same background."""
     _, explainer = explained(name)
-    assert explainer.base == pytest.approx(EXPECTED[name]["base"], abs=WITHIN)
+    assert explainer.mean == pytest.approx(EXPECTED[name]["mean"], abs=WITHIN)
     found = explainer.contributions(rows_of(name))
     np.testing.assert_allclose(found, np.array(EXPECTED[name]["contributions"]), rtol=0, atol=WITHIN)
 
@@ -55,7 +55,7 @@ def test_contributions_add_up_to_the_margin(name: str) -> None:
     """Base and contributions are within 1e-5 of the margin that the library itself gives, and lead to the score that onnxruntime gives."""
     model, explainer = explained(name)
     rows = rows_of(name)
-    margins = explainer.base + explainer.contributions(rows).sum(axis=1)
+    margins = explainer.mean + explainer.contributions(rows).sum(axis=1)
     np.testing.assert_allclose(margins, np.array(EXPECTED[name]["margins"]), rtol=0, atol=WITHIN)
     scores = model.score(rows).scores
     np.testing.assert_allclose(explainer.score(margins), scores, rtol=0, atol=WITHIN)
@@ -86,5 +86,5 @@ def test_missing_directions_decide() -> None:
     assert np.isnan(background).any()
     nothing = np.full((1, len(FEATURES)), np.nan)
     model, _ = explained("lightgbm")
-    margins = explainer.base + explainer.contributions(nothing).sum(axis=1)
+    margins = explainer.mean + explainer.contributions(nothing).sum(axis=1)
     assert explainer.score(margins) == pytest.approx(model.score(nothing).scores, abs=WITHIN)

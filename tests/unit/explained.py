@@ -22,7 +22,8 @@ def trees_for(pipeline: Pipeline, *, seed: int = 1, version: str = "1", scale: f
     forest.values = [value * scale for value in forest.values]
     background = (draw.normal(size=(30, width)) * 2 * scale).astype(np.float32)
     background[draw.random(background.shape) < 0.2] = np.nan
-    return stamp(tree_file([forest.operator()], width, background), pipeline, version=version, output="score", kind="value")
+    content = tree_file([forest.operator()], width)
+    return stamp(content, pipeline, version=version, output="score", kind="value", background=background)
 
 
 def model_for(pipeline: Pipeline, *, seed: int = 1, version: str = "1", scale: float = 20.0) -> OnnxModel:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,13 +78,13 @@ def test_each_prediction_has_its_largest_contributions() -> None:
         assert list(prediction["contributions"].items()) == [(name, expected[name]) for name in largest]
 
 
-def test_all_contributions_lead_from_the_base_to_the_score() -> None:
-    """With as many as there are features they and the base are the margin, within 1e-5."""
+def test_all_contributions_lead_from_the_mean_to_the_score() -> None:
+    """With as many as there are features they and the mean are the margin, within 1e-5."""
     of = pipeline(4)
     model = model_for(of)
     assert model.explainer is not None
     for prediction in ran(of, model).results("fraud"):
-        assert model.explainer.base + sum(prediction["contributions"].values()) == pytest.approx(prediction["score"], abs=1e-5)
+        assert model.explainer.mean + sum(prediction["contributions"].values()) == pytest.approx(prediction["score"], abs=1e-5)
 
 
 def test_off_means_the_same_bytes_as_ever() -> None:
@@ -132,20 +134,20 @@ def test_verify_demands_them() -> None:
         assert violation.expected.startswith(f"contribution of {name} = " if change else "contributions = ")
 
 
-def test_compiled_for_all_that_a_worker_meets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A column that a step made, of another memory layout, compiles nothing anew: a worker would stop for seconds."""
-    of = pipeline(2)
-    model = model_for(of)
-    assert model.explainer is not None
-    kernel = leaf_sets._contribute
-    before = len(kernel.signatures)  # type: ignore[attr-defined]
-    monkeypatch.setattr(leaf_sets, "MOST_TABLE_BYTES", 0)
-    other = model_for(of, seed=2)
-    assert other.explainer is not None
-    for values in (np.zeros((1, 4)), np.asfortranarray(np.zeros((5, 4))), np.zeros((9, 8))[:, ::2]):
-        model.explainer.contributions(values)
-        other.explainer.contributions(values)
-    assert len(kernel.signatures) == before  # type: ignore[attr-defined]
+def test_a_warm_worker_compiles_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the warm-up no model and no layout of its rows makes anything be compiled: scoring would stand still for seconds."""
+    leaf_sets.warm_up()
+    kernels: list[Any] = [leaf_sets._turned_away, leaf_sets._fill_tables, leaf_sets._contribute]
+    before = [len(kernel.signatures) for kernel in kernels]
+    for seed, table_bytes in ((1, 1 << 20), (2, 0)):
+        monkeypatch.setattr(leaf_sets, "MOST_TABLE_BYTES", table_bytes)
+        explainer = model_for(pipeline(), seed=seed).explainer
+        assert explainer is not None
+        for values in (np.zeros((1, 4)), np.asfortranarray(np.zeros((5, 4))), np.zeros((9, 8))[:, ::2]):
+            explainer.contributions(values)
+    assert [len(kernel.signatures) for kernel in kernels] == before == [1, 1, 1]
+    stamp = hashlib.sha256(Path(leaf_sets.__file__).read_bytes()).hexdigest()
+    assert {kernel._cache._cache_file._source_stamp for kernel in kernels} == {stamp}, "the cache holds for other bytes of the file"
 
 
 @pytest.mark.parametrize("contributions", [-1, 5, True])

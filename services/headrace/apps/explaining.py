@@ -3,7 +3,7 @@
     id --> the record of the source, and of the hop that the last stage read
        --> the prediction as it was published: version, role, what it looked up
        --> a fold of that one partition up to the record: the vector, bit for bit
-       --> the version that scored it, by the facts: the score again, base and contributions
+       --> the version that scored it, by the facts: the score again, mean and contributions
 
 Nobody's position is moved and nothing is written. Limits: one prediction at a time, folded from where its windows begin; what the log does
 not hold any more cannot be told, and is refused. Corrections are not explained.
@@ -75,7 +75,7 @@ class Explanation:
     published: Published | None
     """None: it is not on its topic any more."""
     units: Link
-    base: float
+    mean: float
     features: Mapping[str, float]
     """The vector, by name; NaN where a feature has no value."""
     contributions: Mapping[str, float]
@@ -85,8 +85,8 @@ class Explanation:
 
     @property
     def margin(self) -> float:
-        """What base and contributions add up to."""
-        return self.base + sum(self.contributions.values())
+        """What mean and contributions add up to."""
+        return self.mean + sum(self.contributions.values())
 
     @property
     def same(self) -> bool | None:
@@ -294,7 +294,7 @@ class Explaining:
             score=float(answer.scores[0]),
             published=None if found is None else _as_published(*found),
             units=explainer.link,
-            base=explainer.base,
+            mean=explainer.mean,
             features=features,
             contributions=contributions,
             notes=list(_notes(sought, found, model, float(answer.scores[0]), features)),

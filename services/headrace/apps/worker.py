@@ -40,6 +40,7 @@ from headrace.line_up import FALLBACK, Standing
 from headrace.loop import Loop
 from headrace.metrics import Metrics
 from headrace.parts import Limits, Watch
+from headrace.predict import leaf_sets
 from headrace.publish.encoder import HeaderPolicy
 from headrace.publish.kafka_sink import KafkaAtLeastOnceSink, KafkaTransactionalSink
 from headrace.publish.kafka_topics import KafkaTopics
@@ -123,6 +124,8 @@ class Worker:
         self._metrics.models(one for found in self._live.values() for one in found)
         self._metrics.build(version=own_version(), python=platform.python_version())
         warm_up(app.views, corrections=any(pipeline.corrections is not None for pipeline in app.pipelines))
+        if any(pipeline.contributions for pipeline in app.pipelines):
+            leaf_sets.warm_up()
         self._server = HealthServer(self._health, self._metrics.exposition, host=settings.worker.http_host, port=settings.worker.http_port)
 
     def stop(self, *_: int | FrameType | None) -> None:

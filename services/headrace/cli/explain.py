@@ -36,7 +36,7 @@ def explain(
 ) -> None:
     """Tell the vector of a prediction from the log again, score it, and say what each feature contributed to the score.
 
-    Contributions are Shapley values over the background rows in the model's file: they and the base add up to the margin. The model must
+    Contributions are Shapley values over the background rows in the model's file: they and the mean add up to the margin. The model must
     be one of trees or a weighted sum; which others are refused is said, and why.
     """
     from headrace import log
@@ -106,7 +106,7 @@ def as_json(found: Explanation) -> str:
             },
             "same": found.same,
             "units": str(found.units),
-            "base": found.base,
+            "mean": found.mean,
             "margin": found.margin,
             "features": {name: value if math.isfinite(value) else None for name, value in found.features.items()},
             "contributions": dict(found.contributions),

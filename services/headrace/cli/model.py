@@ -106,12 +106,15 @@ def history(
     output: As = Output.TEXT,
 ) -> None:
     """Tell who gave which role to which version, when and why, the oldest first."""
+    from headrace.predict.registry import Role
+
     with opened(app_reference, config) as desk:
         registry = desk.commands.registry()
         if version is None:
             desk.commands.pipeline(pipeline)
         versions = registry.versions(pipeline) if version is None else [registry.version(pipeline, version)]
-    moves = sorted(((change, one.version) for one in versions for change in one.history), key=lambda move: move[0].offset)
+    moves = [(change, one.version) for one in versions for change in one.history]
+    moves.sort(key=lambda move: (move[0].offset, move[0].role is not Role.RETIRED))  # of one command: who goes, then who comes
     if output is Output.JSON:
         typer.echo(json.dumps([{"version": name, **plain(change)} for change, name in moves], indent=2))
         return

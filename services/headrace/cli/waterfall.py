@@ -1,4 +1,4 @@
-"""A waterfall: from the base, contribution by contribution, to the margin; for the terminal and as a picture (pure).
+"""A waterfall: from the mean, contribution by contribution, to the margin; for the terminal and as a picture (pure).
 
 The largest contributions come first, and those that are left out are one bar before the last.
 """
@@ -42,7 +42,7 @@ def bars_of(explanation: Explanation, most: int) -> list[Bar]:
     steps = [(f"{name} = {number(explanation.features[name])}", explanation.contributions[name]) for name in shown]
     if rest:
         steps.append((f"{len(rest)} others", sum(explanation.contributions[name] for name in rest)))
-    bars, at = [], explanation.base
+    bars, at = [], explanation.mean
     for label, change in steps:
         bars.append(Bar(label=label, start=at, end=at + change))
         at += change
@@ -58,7 +58,7 @@ def text_waterfall(explanation: Explanation, most: int) -> list[str]:
     def place(value: float) -> int:
         return round((value - least) / span * (COLUMNS - 1))
 
-    lines = [f"  {'base':<{width}}  {explanation.base:>+10.4f}  {' ' * place(explanation.base)}{MARK}".rstrip()]
+    lines = [f"  {'mean':<{width}}  {explanation.mean:>+10.4f}  {' ' * place(explanation.mean)}{MARK}".rstrip()]
     for bar in bars:
         first, last = sorted((place(bar.start), place(bar.end)))
         drawn = (UP if bar.change > 0 else DOWN) * max(1, last - first) if bar.change else MARK
@@ -86,7 +86,7 @@ def svg_waterfall(explanation: Explanation, most: int) -> str:
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
         _words(24, 34, title, size=17),
         _words(24, 58, about, colour=FAINT),
-        *_line_at(across(explanation.base), TOP, height, f"base {explanation.base:+.4f}"),
+        *_line_at(across(explanation.mean), TOP, height, f"mean {explanation.mean:+.4f}"),
     ]
     for row, bar in enumerate(bars):
         top = TOP + ROW * (row + 1)
@@ -114,7 +114,7 @@ def shortened(label: str) -> str:
 
 def _range(bars: Sequence[Bar], explanation: Explanation) -> tuple[float, float]:
     """The least value that is shown, and how far the largest is from it."""
-    values = [explanation.base, explanation.margin, *(bar.end for bar in bars)]
+    values = [explanation.mean, explanation.margin, *(bar.end for bar in bars)]
     return min(values), (max(values) - min(values)) or 1.0
 
 

@@ -136,14 +136,14 @@ def _of_column(ensemble: Ensemble, column: int) -> tuple[Float64s, float, str]:
     """The weights that add up to the margin of a column of the output, what is added to them, and the transform behind."""
     weights, transform = ensemble.weights, ensemble.transform
     outputs = weights.shape[1]
-    bases = ensemble.bases if len(ensemble.bases) == outputs else np.zeros(outputs)
+    biases = ensemble.biases if len(ensemble.biases) == outputs else np.zeros(outputs)
     if outputs == 1:
-        return weights[:, 0], float(ensemble.bases.sum()), transform
+        return weights[:, 0], float(ensemble.biases.sum()), transform
     if not 0 <= column < outputs:
         raise DefinitionError(f"its trees give {outputs} columns, and class_index is {column}: stamp it again with class_index=")
     if ensemble.classes == _TWO and len(ensemble.used) == 1:
         (used,) = ensemble.used
-        bias = float(ensemble.bases[-1]) if len(ensemble.bases) else 0.0
+        bias = float(ensemble.biases[-1]) if len(ensemble.biases) else 0.0
         if ensemble.all_positive:
             return (weights[:, used], bias, "NONE") if column else (-weights[:, used], 1.0 - bias, "NONE")
         if transform == "NONE":
@@ -153,8 +153,8 @@ def _of_column(ensemble: Ensemble, column: int) -> tuple[Float64s, float, str]:
         return (weights[:, used], bias, transform) if column else (-weights[:, used], -bias, transform)
     if transform in {"SOFTMAX", "SOFTMAX_ZERO"} and outputs == _TWO:
         other = 1 - column
-        return weights[:, column] - weights[:, other], float(bases[column] - bases[other]), "LOGISTIC"
-    return weights[:, column], float(bases[column]), transform
+        return weights[:, column] - weights[:, other], float(biases[column] - biases[other]), "LOGISTIC"
+    return weights[:, column], float(biases[column]), transform
 
 
 def _linked(transform: str, link: Link, operator: Operator) -> Link:

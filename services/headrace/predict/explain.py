@@ -2,7 +2,7 @@
 
 The contribution of feature i to the margin of a row x is its Shapley value in the game whose players are the features and whose worth v(S)
 is the mean, over background rows z, of the margin of the row that takes the features of S from x and all others from z. So contributions
-add up to margin(x) - base, with base the mean margin of the background; `shap.TreeExplainer(model, background,
+add up to margin(x) less the mean margin of the background; `shap.TreeExplainer(model, background,
 feature_perturbation="interventional")` gives the same. Of trees they are worked out in `leaf_sets.py`; of a weighted sum they are
 weight * (column(x) - its mean over the background).
 
@@ -41,7 +41,7 @@ class Explainer:
         """In which units contributions add up."""
         self._parts: LeafSets | _Means
         self._parts = LeafSets.of(form, background) if isinstance(form, Trees) else _Means.of(form, background)
-        self.base: float = self._parts.base
+        self.mean: float = self._parts.mean
         """The mean margin of the background: what a score is explained from."""
 
     @classmethod
@@ -67,7 +67,7 @@ class Explainer:
         return found
 
     def contributions(self, values: Float64s) -> Float64s:
-        """The contribution of each feature of float64 [rows, features], in the units of the margin; `base` and they add up to it."""
+        """The contribution of each feature of float64 [rows, features], in the units of the margin; `mean` and they add up to it."""
         return self._parts.contributions(self._columns(values), self._feature_count)
 
     def margin(self, scores: Float64s) -> Float64s:
@@ -79,10 +79,10 @@ class Explainer:
         return self.link.score(margins)
 
     def insist_on_scores(self, model: OnnxModel, background: Rows) -> None:
-        """Raises `DefinitionError` where base and contributions do not lead to the score that the model gives."""
+        """Raises `DefinitionError` where mean and contributions do not lead to the score that the model gives."""
         rows = _mixed(background).astype(np.float64)
         scores = model.score(rows).scores
-        margins = self.base + self.contributions(rows).sum(axis=1)
+        margins = self.mean + self.contributions(rows).sum(axis=1)
         given = self.score(margins)
         slack = CHECKED_WITHIN * np.maximum(1.0, np.abs(scores)) + self._parts.rounding(self._columns(rows))
         with np.errstate(invalid="ignore"):
@@ -128,9 +128,9 @@ class _Means:
     def __init__(self, form: Sum, columns: Float32s) -> None:
         self._features, self._weights = form.features, form.weights
         self._means = columns.astype(np.float64).mean(axis=0)
-        self.base = form.bias + float(sum((self._weights * self._means).tolist()))
+        self.mean = form.bias + float(sum((self._weights * self._means).tolist()))
 
-        if not np.isfinite(self.base):
+        if not np.isfinite(self.mean):
             raise DefinitionError(
                 "it weighs its features, and the background has rows without some of them, or so large that sums overflow"
             )

@@ -72,8 +72,9 @@ def _inner(function: _F) -> _F:
 class LeafSets:
     """Trees, and of each leaf the sets of features at which rows of the background turn away from it."""
 
-    def __init__(self, form: Trees, columns: Float32s) -> None:
-        nodes, count = form.nodes, len(columns)
+    def __init__(self, nodes: TreeNodes, bias: float, columns: Float32s) -> None:
+        """`columns`: the background, as the trees see it."""
+        count = len(columns)
         walk = nodes.mode, nodes.column, nodes.threshold, nodes.missing_true, nodes.depth, nodes.true_side, nodes.bit, nodes.deepest
         starts, together = np.zeros(len(nodes.mode) + 1, dtype=np.int64), np.zeros((len(nodes.mode), 2), dtype=np.int64)
         margins, nothing = np.zeros(count), np.empty(0, dtype=np.int64)
@@ -91,7 +92,7 @@ class LeafSets:
         tables = _places_of_tables(nodes)
         table = np.zeros(int((tables >= 0) @ _table_sizes(nodes)))
         _fill_tables(tables, table, *leaf)
-        self.base = form.bias + float(margins.mean())
+        self.mean = bias + float(margins.mean())
         """The mean margin of the background."""
         paths = nodes.roots, nodes.skip, nodes.path_start, nodes.path_features
         self._known: tuple[Any, ...] = (*walk, *paths, together, tables, table, *leaf)
@@ -99,7 +100,7 @@ class LeafSets:
     @classmethod
     def of(cls, form: Trees, background: Rows) -> Self:
         """The trees of a model over its background. Raises `DefinitionError` where that takes too much memory."""
-        return cls(form, np.ascontiguousarray(form.prepared.columns(background).values))
+        return cls(form.nodes, form.bias, np.ascontiguousarray(form.prepared.columns(background).values))
 
     def contributions(self, columns: Float32s, feature_count: int) -> Float64s:
         """What each feature contributes, [rows, features]."""
@@ -110,6 +111,28 @@ class LeafSets:
     def rounding(self, columns: Float32s) -> Float64s:
         """Leaves are of one size, and few: what the runtime's float32 sums are off is within what is allowed anyway."""
         return np.zeros(len(columns))
+
+
+def warm_up() -> None:
+    """Compile everything, so that a version that comes while events are scored stops nobody: one branch, two leaves."""
+    no, yes = np.zeros(3, dtype=np.bool_), np.array([True, True, False])
+    nodes = TreeNodes(
+        mode=np.array([0, LEAF, LEAF], dtype=np.int8),
+        column=np.zeros(3, dtype=np.int32),
+        threshold=np.zeros(3, dtype=np.float32),
+        missing_true=no,
+        depth=np.array([0, 1, 1], dtype=np.int32),
+        true_side=yes,
+        skip=np.array([3, 2, 3], dtype=np.int32),
+        bit=np.array([-1, 0, 0], dtype=np.int8),
+        weight=np.array([0.0, 1.0, -1.0]),
+        roots=np.array([0, 3], dtype=np.int32),
+        path_start=np.array([0, 0, 1], dtype=np.int32),
+        path_count=np.array([0, 1, 1], dtype=np.int32),
+        path_features=np.zeros(2, dtype=np.int32),
+    )
+    rows = np.array([[-1.0], [1.0]], dtype=np.float32)
+    LeafSets(nodes, 0.0, rows).contributions(rows, 1)
 
 
 def _table_sizes(nodes: TreeNodes) -> Int64s:

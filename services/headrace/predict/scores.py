@@ -20,7 +20,7 @@ class Explains(Protocol):
     """What tells how much each feature contributed to a score."""
 
     @property
-    def base(self) -> float:
+    def mean(self) -> float:
         """What a score is explained from: contributions add up to its margin less this."""
 
     def contributions(self, values: Float64s) -> Float64s:

@@ -88,7 +88,7 @@ class Ensemble:
     false_place: Int64s
     weights: Float64s
     """[nodes, outputs]."""
-    bases: Float64s
+    biases: Float64s
     """[outputs]."""
     transform: str
     used: frozenset[int]
@@ -128,7 +128,7 @@ def _by_ids(operator: Operator) -> Ensemble:
     given = said[f"{of}_weights"].astype(np.float64)
     for (tree, number, output), weight in zip(targets, given.tolist(), strict=True):
         weights[place_of[tree, number], output] += weight
-    bases = np.asarray(said.get("base_values", ()), dtype=np.float64)
+    biases = np.asarray(said.get("base_values", ()), dtype=np.float64)
     missing = said.get("nodes_missing_value_tracks_true", np.zeros(len(names), dtype=np.int64))
     return Ensemble(
         trees=trees,
@@ -139,7 +139,7 @@ def _by_ids(operator: Operator) -> Ensemble:
         true_place=sides[0],
         false_place=sides[1],
         weights=_aggregated(weights, said.get("aggregate_function", _SUM), len(set(trees.tolist()))),
-        bases=bases,
+        biases=biases,
         transform=said.get("post_transform", "NONE"),
         used=frozenset(output for _, _, output in targets),
         all_positive=bool((given >= 0).all()),
@@ -171,7 +171,7 @@ def _by_leaves(said: Mapping[str, Any]) -> Ensemble:
         true_place=np.concatenate((ends[0], nowhere)),
         false_place=np.concatenate((ends[1], nowhere)),
         weights=_aggregated(weights, _AGGREGATIONS[aggregation], len(roots)),
-        bases=np.empty(0),
+        biases=np.empty(0),
         transform=_TRANSFORMS[transform],
         used=frozenset(targets.tolist()),
         all_positive=False,

@@ -54,7 +54,7 @@ class Made:
 
     content: bytes
     output: str
-    base: float
+    mean: float
     margins: NDArray[np.float64]
     contributions: NDArray[np.float64]
 
@@ -101,7 +101,7 @@ def of_sklearn(model: Any, *, gaps: bool = False, regression: bool = False, line
         explainer = shap.LinearExplainer(last, prepare(given.background))
     else:
         explainer = shap.TreeExplainer(last, data=prepare(given.background), feature_perturbation="interventional")
-    contributions, base = np.asarray(explainer.shap_values(prepare(given.rows))), np.atleast_1d(explainer.expected_value)
+    contributions, mean = np.asarray(explainer.shap_values(prepare(given.rows))), np.atleast_1d(explainer.expected_value)
     if contributions.ndim == 3:  # a column for each class
         contributions = contributions[:, :, 1]
     margins = model.predict(given.rows) if regression else model.predict_proba(given.rows)[:, 1]
@@ -110,7 +110,7 @@ def of_sklearn(model: Any, *, gaps: bool = False, regression: bool = False, line
     return Made(
         content=bytes(converted.SerializeToString()),
         output="variable" if regression else "probabilities",
-        base=float(base[-1]),
+        mean=float(mean[-1]),
         margins=np.asarray(margins, dtype=np.float64),
         contributions=contributions,
     )
@@ -127,7 +127,7 @@ def of_lightgbm(objective: str, **more: Any) -> Made:
     return Made(
         content=bytes(converted.SerializeToString()),
         output="probabilities" if binary else "variable",
-        base=float(explainer.expected_value),
+        mean=float(explainer.expected_value),
         margins=np.asarray(booster.predict(given.rows, raw_score=True), dtype=np.float64),
         contributions=np.asarray(explainer.shap_values(given.rows)),
     )
@@ -142,7 +142,7 @@ def of_xgboost(*, regression: bool) -> Made:
     return Made(
         content=bytes(convert_xgboost(model, initial_types=inputs(), target_opset=15).SerializeToString()),
         output="variable" if regression else "probabilities",
-        base=float(np.atleast_1d(explainer.expected_value)[-1]),
+        mean=float(np.atleast_1d(explainer.expected_value)[-1]),
         margins=model.predict(given.rows, output_margin=True).astype(np.float64),
         contributions=np.asarray(explainer.shap_values(given.rows)),
     )
@@ -196,7 +196,7 @@ def main() -> None:
         (HERE / f"{name}.onnx").write_bytes(content)
         expected["models"][name] = {
             "rows": [[None if np.isnan(value) else value for value in row] for row in given.rows.astype(np.float64).tolist()],
-            "base": short(made.base),
+            "mean": short(made.mean),
             "margins": [short(margin) for margin in made.margins.tolist()],
             "contributions": [[short(one) for one in row] for row in made.contributions.tolist()],
         }

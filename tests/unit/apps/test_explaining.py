@@ -257,8 +257,8 @@ def test_a_pinned_model_is_loaded_with_what_explains_it(tmp_path: Any) -> None:
 
 
 def test_margin_and_sameness_follow_from_the_rest() -> None:
-    """The margin is base and contributions; whether a score is the same is not known where nothing was published."""
+    """The margin is mean and contributions; whether a score is the same is not known where nothing was published."""
     found = explain(driver := payments(count=3), driver.results("fraud")[0]["id"])
-    assert found.margin == found.base + sum(found.contributions.values())
+    assert found.margin == found.mean + sum(found.contributions.values())
     assert dataclasses.replace(found, published=None).same is None
     assert dataclasses.replace(found, score=found.score + 1e-5).same is False

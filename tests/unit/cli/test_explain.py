@@ -24,27 +24,27 @@ FOUND = Explanation(
     score=0.0625,
     published=Published(score=0.0625, version="3", role="champion", topic="late.v1", partition=1, offset=77),
     units=Link.LOGIT,
-    base=-1.5,
+    mean=-1.5,
     features={"airport.count_1h": 3.0, "aircraft.mean_delay_3h": math.nan, "delay": -2.5, "miles": 100.0},
     contributions={"airport.count_1h": 0.25, "aircraft.mean_delay_3h": -1.75, "delay": 0.5, "miles": 0.0},
 )
 
 
-def test_bars_lead_from_the_base_to_the_margin() -> None:
+def test_bars_lead_from_the_mean_to_the_margin() -> None:
     """The largest come first, each begins where the one before ends, and the rest is one bar."""
     bars = bars_of(FOUND, 2)
     assert [bar.label for bar in bars] == ["aircraft.mean_delay_3h = absent", "delay = -2.5", "2 others"]
     assert [bar.change for bar in bars] == pytest.approx([-1.75, 0.5, 0.25])
-    assert bars[0].start == FOUND.base
+    assert bars[0].start == FOUND.mean
     assert [bar.end for bar in bars[:-1]] == [bar.start for bar in bars[1:]]
     assert bars[-1].end == pytest.approx(FOUND.margin) == pytest.approx(-2.5)
 
 
 def test_the_terminal_shows_where_each_bar_lies() -> None:
-    """Bars that add are solid, those that take are not; base and margin are marks."""
+    """Bars that add are solid, those that take are not; mean and margin are marks."""
     lines = text_waterfall(FOUND, 12)
     assert lines == [
-        "  base                                -1.5000                                     │",
+        "  mean                                -1.5000                                     │",
         "  aircraft.mean_delay_3h = absent     -1.7500  ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒",
         "  delay = -2.5                        +0.5000  ██████████",
         "  airport.count_1h = 3                +0.2500            █████",
@@ -71,7 +71,7 @@ def test_json_holds_all_of_it() -> None:
     """Features without a value are null, and the numbers are whole."""
     found = json.loads(as_json(FOUND))
     assert found["features"]["aircraft.mean_delay_3h"] is None
-    assert found["base"] + sum(found["contributions"].values()) == found["margin"]
+    assert found["mean"] + sum(found["contributions"].values()) == found["margin"]
     assert (found["units"], found["same"], found["model"]["version"]) == ("log-odds", True, "3")
     assert found["published"] == {"score": 0.0625, "version": "3", "role": "champion", "topic": "late.v1", "partition": 1, "offset": 77}
     assert json.loads(as_json(dataclasses.replace(FOUND, published=None)))["published"] is None

@@ -361,7 +361,9 @@ def test_history_tells_who_did_what_and_why() -> None:
     assert len(lines) == 11
     (promoted_2,) = [line for line in lines if "version 2" in line and "champion" in line]
     (retired_1,) = [line for line in lines if "version 1" in line and "retired" in line]
-    assert abs(lines.index(promoted_2) - lines.index(retired_1)) == 1
+    assert lines.index(promoted_2) == lines.index(retired_1) + 1
+    run("rollback", "fraud")
+    assert [(one["version"], one["role"]) for one in told("history", "fraud")[-2:]] == [("2", "retired"), ("1", "champion")]
     assert retired_1.endswith("retired by ann@desk: version 2 was promoted")
     assert [one["role"] for one in told("history", "fraud", "3")] == ["registered", "shadow", "challenger"]
 

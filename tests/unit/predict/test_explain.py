@@ -94,7 +94,7 @@ def test_what_the_runtime_makes_of_two_classes(weigh: str, more: dict[str, objec
     operator = forest.operator("TreeEnsembleClassifier", **more)
     model, explainer = explained(tree_file([operator], FEATURES, background, width=2, class_index=class_index))
     rows = rows_at_random(draw, 20, FEATURES).astype(np.float64)
-    margins = explainer.base + explainer.contributions(rows).sum(axis=1)
+    margins = explainer.mean + explainer.contributions(rows).sum(axis=1)
     np.testing.assert_allclose(explainer.score(margins), model.score(rows).scores, rtol=0, atol=1e-6)
     np.testing.assert_allclose(
         explainer.contributions(rows[:1])[0], by_definition(model, explainer, background, rows[0]), rtol=0, atol=1e-5
@@ -137,7 +137,7 @@ def test_a_weighted_sum_behind_a_sigmoid() -> None:
     rows = draw.normal(size=(7, 3))
     expected = 0.5 * by[0].astype(np.float64) * (rows.astype(np.float32) - background.astype(np.float64).mean(axis=0))
     np.testing.assert_allclose(explainer.contributions(rows), expected, rtol=0, atol=1e-12)
-    margins = explainer.base + explainer.contributions(rows).sum(axis=1)
+    margins = explainer.mean + explainer.contributions(rows).sum(axis=1)
     np.testing.assert_allclose(explainer.score(margins), model.score(rows).scores, rtol=0, atol=1e-6)
 
 
