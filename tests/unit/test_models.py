@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,11 @@ def test_missing_file_is_a_definition_error() -> None:
     """A path that is not there is named."""
     with pytest.raises(DefinitionError, match=r"nowhere\.onnx"):
         stamp("nowhere.onnx", pipeline(), version="1")
+
+
+def test_models_are_reached_without_their_libraries() -> None:
+    """`headrace.models` loads no runtime, converter or library of models before one is needed."""
+    libraries = ("onnx", "onnxruntime", "onnxmltools", "skl2onnx", "sklearn", "lightgbm", "xgboost", "pandas", "pyarrow", "redis", "numba")
+    code = f"import sys, headrace as hr; hr.models.stamp; print([name for name in {libraries} if name in sys.modules])"
+    run = [sys.executable, "-c", code]
+    assert subprocess.run(run, capture_output=True, text=True, check=True, env={"PYTHONPATH": ":".join(sys.path)}).stdout == "[]\n"

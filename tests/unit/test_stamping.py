@@ -18,10 +18,13 @@ import headrace as hr
 from headrace import models
 from headrace.errors import DefinitionError
 from headrace.predict import onnx_file
-from headrace.predict.attached_rows import background_in, golden_in
+from headrace.predict.attached_rows import background_in, golden_entries, golden_in
+from headrace.predict.gate import examine
+from headrace.predict.gate_codes import Code
 from headrace.predict.onnx_model import OnnxModel
 from headrace.types import Float64s
 from tests.unit.predict import small_models
+from tests.unit.predict.zoo import ROOMY
 from tests.unit.training import shop
 
 FEATURES = shop.fraud.feature_names
@@ -184,6 +187,19 @@ def test_rows_that_cross_a_threshold_as_float32_are_counted(frame: hr.TrainingFr
         trained[row] += 0.01
     with pytest.raises(DefinitionError, match=r"and 5 of 400 rows by more than 0\.0001"):
         models.stamp(exported, shop.fraud, version="1", golden_rows=frame, golden_scores=trained)
+
+
+def test_what_is_stamped_passes_the_gate(frame: hr.TrainingFrame, fitted: Any, exported: bytes) -> None:
+    """Exported and stamped, with the few rows that float32 takes elsewhere, a model is accepted; with scores of other rows it is not."""
+    stamped = models.stamp(
+        exported, shop.fraud, version="1", golden_rows=frame, golden_scores=fitted.predict_proba(frame.values), background=frame, card=CARD
+    )
+    verdict = examine(stamped, shop.fraud, limits=ROOMY)
+    assert verdict.refusals == ()
+    assert verdict.report["golden"]["beyond"] > 0
+    rows, scores = golden(stamped)
+    mixed = onnx_file.with_metadata(stamped, golden_entries(rows.astype(np.float32), scores[::-1].copy()))
+    assert [refused.code for refused in examine(mixed, shop.fraud, limits=ROOMY).refusals] == [Code.GOLDEN_DIFFERENCE]
 
 
 def test_the_row_that_differs_most_is_kept(frame: hr.TrainingFrame, fitted: Any, exported: bytes) -> None:

@@ -11,8 +11,10 @@ import pytest
 from headrace import models
 from headrace.errors import DefinitionError
 from headrace.predict.attached_rows import Rows
+from headrace.predict.gate import examine
 from headrace.predict.onnx_model import OnnxModel
 from tests.unit.predict.neural_exports import Network, Told, by_keras, by_torch, by_torch_script
+from tests.unit.predict.zoo import ROOMY
 from tests.unit.training import shop
 
 NAMES = shop.fraud.feature_names
@@ -31,7 +33,7 @@ def rows(count: int = 1_000) -> Rows:
 
 @pytest.mark.parametrize("exporter", EXPORTERS.values(), ids=EXPORTERS)
 def test_a_network_is_stamped_and_scores_as_its_library_scores_it(exporter: Exporter) -> None:
-    """Exported as documented, a network goes through the stamp and the path: 1,000 rows within 1e-6, a row alone as among others."""
+    """Exported as documented, a network goes through stamp, gate and path: 1,000 rows within 1e-6, a row alone as among others."""
     given = rows()
     stamped = models.stamp(exporter(NETWORK), shop.fraud, version="1", golden_rows=given, golden_scores=NETWORK(given), background=given)
     onnx.checker.check_model(onnx.ModelProto.FromString(stamped))
@@ -39,6 +41,7 @@ def test_a_network_is_stamped_and_scores_as_its_library_scores_it(exporter: Expo
     found = model.score(given.astype(np.float64))
     assert found.refused == []
     assert np.abs(found.scores - NETWORK(given)[:, 0]).max() < 1e-6
+    assert examine(stamped, shop.fraud, limits=ROOMY).refusals == ()
     alone = np.concatenate([model.score(row[None].astype(np.float64)).scores for row in given[:50]])
     assert np.abs(alone - found.scores[:50]).max() < 1e-6
     assert stamped == models.stamp(stamped, shop.fraud, version="1", golden_rows=given, golden_scores=NETWORK(given), background=given)
