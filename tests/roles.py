@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from headrace.definition import Pipeline
-from headrace.line_up import FALLBACK
+from headrace.predict.commands import FALLBACK
 from headrace.predict.roles import Roster, challenged
 from headrace.switches import Switch, Where, in_force, switches_in
 from headrace.types import Float64s, Record, TopicPartition

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, Protocol
 
@@ -159,7 +159,7 @@ def embedded(
         executors=inline_executors(),
         watch=watch or silent_watch(clock),
         applied=_nothing,
-        limits=limits or Limits(),
+        limits=replace(limits or Limits(), registry_every_ms=0),  # looking costs nothing here, and nobody has to wait
         slot=slot,
         process=identity_of(secrets.token_hex(8), clock.now_ms()),
     )
@@ -233,6 +233,7 @@ def assemble(
         patience=Patience(share=limits.refused_share, window=limits.refused_window),
         by=f"worker {app.name}.{slot}",
         wall_ms=clock.now_ms,
+        every_ms=limits.registry_every_ms,
     )
     paths = Paths(
         {

@@ -57,7 +57,7 @@ class Path(Protocol):
     def replay(self, batch: RecordBatch, timeline: Timeline) -> None:
         """Fold records whose predictions are already committed."""
 
-    def awaited(self, topic: str, epochs: Mapping[str, int]) -> str | None:
+    def awaited(self, topic: str, epochs: Mapping[str, str]) -> str | None:
         """Why a partition cannot be scored yet that was last scored by these epochs; None where it can. From any thread."""
 
     def switched(self, live: Iterable[TopicPartition]) -> list[TopicPartition]:

@@ -1,6 +1,6 @@
 """What travels beside a committed offset, as text: the watermark of the partition at that offset (pure).
 
-    {"v":1,"wm":1372636800000,"ep":{"late_arrival":57}}
+    {"v":1,"wm":1372636800000,"ep":{"late_arrival":"3f9a2b1c.57"}}
 
 The watermark of a hop is a text: that of each partition that feeds it (`types.watermark_text`). `ep` says by which state of the registry
 each pipeline that scores there scores from the offset on; it is left out where models do not come from a registry. A broker keeps at most
@@ -47,5 +47,5 @@ def _watermark(told: object) -> int | None:
         return None
 
 
-def _epochs(told: object) -> dict[str, int]:
-    return {str(name): epoch for name, epoch in told.items() if type(epoch) is int} if isinstance(told, dict) else {}
+def _epochs(told: object) -> dict[str, str]:
+    return {str(name): mark for name, mark in told.items() if isinstance(mark, str)} if isinstance(told, dict) else {}

@@ -1,20 +1,22 @@
 """The models of a worker, and how they change while it runs.
 
-    control topic --(every `LOOK_MS`, beside the loop)--> registry --> artifacts --> loaded, warmed
+    control topic --(again and again, beside the loop)--> registry --> artifacts --> loaded, warmed
                                                                                         |
     the loop, between two batches --------------------------------------------- taken up v
 
 What is new is loaded and warmed beside what answers, so a change costs the loop the exchange of a reference. Everything in a batch is
-scored by one line-up. A version that cannot be had, or cannot be loaded, changes nothing: the old ones of its pipeline go on, it is said,
-and tried again. The rosters of different pipelines change one without the other.
+scored by one line-up. A champion that cannot be had, or cannot be loaded, changes nothing: the old versions of its pipeline go on. A
+challenger or a shadow that cannot be loaded is left out, and nobody else waits for it. Either is said, and tried again. The rosters of
+different pipelines change one without the other.
 
-An *epoch* is the state of the registry, for one pipeline: the offset behind the command that changed its roster last. The epoch by which
-a partition is scored travels with its committed offset, so whoever comes to it next does not score before it knows at least as much.
-Pipelines that pin a model have no epoch and never change.
+An *epoch* is the state of the registry, for one pipeline: the offset behind the command that changed its roster last; an *era* is a life of
+the control topic. The *mark* of what scores a partition travels with its committed offset, so whoever comes to it next does not score
+before it knows at least as much, and tells a switch where something else scores. Pipelines that pin a model have no mark and never change.
 """
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,19 +27,18 @@ from headrace.definition import App, Pipeline
 from headrace.errors import HeadraceError, TransientError
 from headrace.executor import Executor, Outcome
 from headrace.predict.casting import Cast
-from headrace.predict.commands import Move
+from headrace.predict.commands import FALLBACK, Move
 from headrace.predict.registry import Registry, Role
 from headrace.predict.roles import Roster
 from headrace.predict.scores import Model, Scores
 from headrace.switches import Switch
 from headrace.types import Float64s, Int32s, Int64s, TopicPartition
 
-LOOK_MS = 250
-"""How often the control topic is looked at."""
 WHATEVER = 1 << 53
 """What a command expects that is right whatever was done meanwhile."""
-FALLBACK = "fallback"
-"""The version of a score that no model gave."""
+AGAIN_MS = 1_000
+"""How often it is tried again to load what could not be loaded."""
+_MARK = re.compile(r"(\w+)\.(\d+)")
 
 Read = Callable[[], Registry]
 """Reads the control topic on, beside the loop. Raises `HeadraceError`."""
@@ -58,12 +59,30 @@ class Fallback:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """What answers for a pipeline: the roster of an epoch, loaded. `cast` is None where nobody answers."""
+    """What answers for a pipeline: the roster of an epoch as far as it could be loaded. `cast` is None where nobody answers."""
 
+    era: str
+    """Which life of the control topic it is of."""
     epoch: int
     roster: Roster
     cast: Cast | None
     artifacts: Mapping[str, str]
+    missing: tuple[str, ...] = ()
+    """Challenger and shadows that could not be loaded: they are not in the roster."""
+    fallback: float | None = None
+    """The score while there is no champion."""
+
+    @property
+    def mark(self) -> str:
+        """Names it, beside a committed offset: what scores otherwise has another."""
+        left_out = "!" + ",".join(self.missing) if self.missing else ""
+        return f"{self.era}.{self.epoch}{left_out}" + (f"={self.fallback!r}" if self.roster.champion is None else "")
+
+
+def epoch_in(mark: str) -> tuple[str, int]:
+    """Era and epoch of a mark; of one that says nothing, those of an empty registry."""
+    found = _MARK.match(mark)
+    return (found[1], int(found[2])) if found else ("", 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,15 +110,21 @@ class LineUp:
         patience: Patience,
         by: str,
         wall_ms: Callable[[], int],
+        every_ms: int,
     ) -> None:
         """`pinned`: the models of the pipelines that name one; `changed` hears of each new standing that was taken up; `by` and `wall_ms`
-        stand in the commands that take a version out of its role.
+        stand in the commands that take a version out of its role; `every_ms` is how often the control topic is looked at.
         """
         self._pinned = {name: Cast(champion=model) for name, model in pinned.items()}
         self._pipelines = {one.name: one for one in app.pipelines if one.name not in pinned}
         self._read, self._load, self._executor, self._now_ms, self._say, self._changed = read, load, executor, now_ms, say, changed
         self._standings: dict[str, Standing] = {}
-        self._patience, self._by, self._wall_ms = patience, by, wall_ms
+        self._patience, self._by, self._wall_ms, self._every_ms = patience, by, wall_ms, every_ms
+        self._models: dict[tuple[str, str], Model] = {}
+        """What is loaded, by pipeline and sha256; belongs to the executor, as does the next one."""
+        self._tried_ms: dict[str, int] = {}
+        self._withdrawn: set[tuple[str, str, int]] = set()
+        """What was taken out of its role, and in which epoch."""
         self._answered: dict[tuple[str, str], tuple[int, int]] = {}
         """Of shadows and challengers, what they were asked in the window at hand, and had no score for."""
         self._look: Outcome[dict[str, Standing]] | None = None
@@ -109,7 +134,7 @@ class LineUp:
         """Between two batches: take up what is loaded, and look for more when it is time."""
         if not self._pipelines:
             return
-        if self._look is None and (self._looked_ms is None or self._now_ms() - self._looked_ms >= LOOK_MS):
+        if self._look is None and (self._looked_ms is None or self._now_ms() - self._looked_ms >= self._every_ms):
             self._looked_ms = self._now_ms()
             self._look = self._executor.submit(self._look_for_more, dict(self._standings))
         if self._look is None or not self._look.done():
@@ -139,25 +164,26 @@ class LineUp:
         """That of the pinned model; a version of the registry is named as its pipeline."""
         return self._pinned[pipeline].champion.name if pipeline in self._pinned else pipeline
 
-    def epochs(self, pipelines: Iterable[str]) -> dict[str, int]:
-        """By which epoch the events of some pipelines are scored."""
-        return {name: self._standings[name].epoch for name in pipelines if name in self._standings}
+    def epochs(self, pipelines: Iterable[str]) -> dict[str, str]:
+        """The marks of the standings by which the events of some pipelines are scored."""
+        return {name: self._standings[name].mark for name in pipelines if name in self._standings}
 
-    def awaited(self, pipelines: Iterable[str], epochs: Mapping[str, int]) -> str | None:
-        """Why a partition cannot be scored yet that was last scored by these epochs; None where it can. From any thread."""
+    def awaited(self, pipelines: Iterable[str], epochs: Mapping[str, str]) -> str | None:
+        """Why a partition cannot be scored yet that was last scored by standings with these marks; None where it can. From any thread."""
         for name in pipelines:
             if name in self._pinned:
                 continue
-            standing = self._standings.get(name)
-            if standing is None or standing.epoch < epochs.get(name, 0):
-                come = "not read yet" if standing is None else f"read up to {standing.epoch}"
-                return f"pipeline {name!r} was scored by the registry's state at {epochs.get(name, 0)}, which is {come}"
+            standing, (era, epoch) = self._standings.get(name), epoch_in(epochs.get(name, ""))
+            if standing is None:
+                return f"the versions of pipeline {name!r} are not loaded yet"
+            if standing.era == era and standing.epoch < epoch:
+                return f"pipeline {name!r} was scored by the registry's state at {epoch}, which is read up to {standing.epoch} here"
             if standing.cast is None:
                 return self._nobody(name)
         return None
 
-    def switches(self, pipelines: Iterable[str], told: Mapping[str, int], partition: TopicPartition, offset: int) -> list[Switch]:
-        """The switches of a partition that was last scored by the epochs `told`."""
+    def switches(self, pipelines: Iterable[str], told: Mapping[str, str], partition: TopicPartition, offset: int) -> list[Switch]:
+        """The switches of a partition that was last scored by standings with the marks `told`."""
         return [
             Switch(
                 pipeline=name,
@@ -166,9 +192,10 @@ class LineUp:
                 epoch=standing.epoch,
                 roster=standing.roster,
                 artifacts=standing.artifacts,
+                fallback=standing.fallback,
             )
             for name in pipelines
-            if (standing := self._standings.get(name)) is not None and standing.epoch != told.get(name, 0)
+            if (standing := self._standings.get(name)) is not None and standing.mark != told.get(name)
         ]
 
     def observe(self, answered: Mapping[tuple[str, str], tuple[int, int]]) -> list[Move]:
@@ -185,6 +212,9 @@ class LineUp:
             if asked < self._patience.window:
                 self._answered[pipeline, version] = asked, none
             elif none > self._patience.share * asked:
+                if (pipeline, version, standing.epoch) in self._withdrawn:
+                    continue
+                self._withdrawn.add((pipeline, version, standing.epoch))
                 reason = f"it had no score for {none:,} of the last {asked:,} events"
                 self._say("version taken out of its role", pipeline=pipeline, version=version, reason=reason)
                 moves.append(self._withdrawal(pipeline, version, reason))
@@ -206,35 +236,69 @@ class LineUp:
 
     def _look_for_more(self, standings: Mapping[str, Standing]) -> dict[str, Standing]:
         """Read on, and load what has changed; runs in the executor."""
-        registry = self._read()
+        registry, now_ms = self._read(), self._now_ms()
         found = {}
         for name, pipeline in self._pipelines.items():
-            epoch, known = registry.epoch_of(name), standings.get(name)
-            if known is not None and epoch == known.epoch:
+            known = standings.get(name)
+            same = known is not None and (known.era, known.epoch) == (registry.era, registry.epoch_of(name))
+            if same and known is not None and not known.missing:
                 continue
-            try:
-                found[name] = self._loaded(pipeline, registry, epoch, known)
-            except HeadraceError as refusal:  # the others change all the same
-                self._say("version not loaded", pipeline=name, reason=str(refusal))
+            if same and now_ms - self._tried_ms.get(name, now_ms) < AGAIN_MS:
+                continue
+            self._tried_ms[name] = now_ms
+            standing = self._loaded(pipeline, registry)
+            if standing is not None and (known is None or standing.mark != known.mark):
+                found[name] = standing
         return found
 
-    def _loaded(self, pipeline: Pipeline, registry: Registry, epoch: int, known: Standing | None) -> Standing:
-        roster = registry.roster(pipeline.name)
-        there = {} if known is None or known.cast is None else {model.version: model for model in known.cast.models()}
-        versions = [registry.version(pipeline.name, name) for name in roster.versions]
-        models = {one.version: there.get(one.version) or self._load(pipeline, one.sha256) for one in versions}
-        champion: Model | None = models.get(roster.champion or "")
-        if champion is None and pipeline.fallback is not None:
-            champion = Fallback(pipeline.name, pipeline.fallback)
-        cast = None
-        if champion is not None:
-            challenger = None if roster.challenger is None else models[roster.challenger]
-            shadows = tuple(models[name] for name in roster.shadows)
-            cast = Cast(champion=champion, challenger=challenger, share=roster.share, shadows=shadows)
-        return Standing(epoch=epoch, roster=roster, cast=cast, artifacts={one.version: one.sha256 for one in versions})
+    def _loaded(self, pipeline: Pipeline, registry: Registry) -> Standing | None:
+        """The standing of a pipeline now; None where its champion cannot be loaded, so that whoever answers goes on.
+
+        A challenger or a shadow that cannot be loaded is left out: nobody else waits for it.
+        """
+        roster, models, missing = registry.roster(pipeline.name), dict[str, Model](), list[str]()
+        versions = {name: registry.version(pipeline.name, name) for name in roster.versions}
+        for name, version in versions.items():
+            key = pipeline.name, version.sha256
+            try:
+                if key not in self._models:
+                    self._models[key] = self._load(pipeline, version.sha256)
+                models[name] = self._models[key]
+            except HeadraceError as refusal:
+                self._say("version not loaded", pipeline=pipeline.name, version=name, reason=str(refusal))
+                missing.append(name)
+        if roster.champion in missing:
+            return None
+        wanted = {version.sha256 for version in versions.values()}
+        self._models = {key: model for key, model in self._models.items() if key[0] != pipeline.name or key[1] in wanted}
+        there = Roster(
+            champion=roster.champion,
+            challenger=roster.challenger if roster.challenger in models else None,
+            share=roster.share if roster.challenger in models else 0.0,
+            shadows=tuple(name for name in roster.shadows if name in models),
+        )
+        return Standing(
+            era=registry.era,
+            epoch=registry.epoch_of(pipeline.name),
+            roster=there,
+            cast=_cast(pipeline, there, models),
+            artifacts={name: versions[name].sha256 for name in there.versions},
+            missing=tuple(missing),
+            fallback=pipeline.fallback if there.champion is None else None,
+        )
 
     def _nobody(self, pipeline: str) -> str:
         return (
             f"pipeline {pipeline!r} has no champion: `headrace model register` and `headrace model promote` give it one, or say "
             "Pipeline(fallback=...)"
         )
+
+
+def _cast(pipeline: Pipeline, roster: Roster, models: Mapping[str, Model]) -> Cast | None:
+    champion: Model | None = models.get(roster.champion or "")
+    if champion is None and pipeline.fallback is not None:
+        champion = Fallback(pipeline.name, pipeline.fallback)
+    if champion is None:
+        return None
+    challenger = None if roster.challenger is None else models[roster.challenger]
+    return Cast(champion=champion, challenger=challenger, share=roster.share, shadows=tuple(models[name] for name in roster.shadows))

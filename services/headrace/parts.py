@@ -57,6 +57,8 @@ class Limits:
     """The share of dead letters in a window above which the worker stops: then the fault is ours."""
     refused_window: int = 1_000
     """That window, in records."""
+    registry_every_ms: int = 250
+    """How often the control topic is looked at."""
     max_value_bytes: int = 1_048_576
     """Larger values are not parsed."""
     max_record_bytes: int = 1_000_000

@@ -69,8 +69,8 @@ class Paths:
         self._unpacked: dict[TopicPartition, int] = {}
         """The position behind what was folded since the last pack."""
         self._live_from: dict[TopicPartition, int] = {}
-        self._epochs: dict[TopicPartition, dict[str, int]] = {}
-        """By which epochs partitions were scored last."""
+        self._epochs: dict[TopicPartition, dict[str, str]] = {}
+        """The marks of what scored partitions last (`line_up.Standing`)."""
 
     def views(self, topic: str) -> Sequence[str]:
         """The fingerprints of the views filled from a topic, and of what is kept for corrections."""
@@ -119,7 +119,7 @@ class Paths:
         """Entities in memory, by source topic."""
         return {topic: path.states.entities() for topic, path in self._paths.items()}
 
-    def awaited(self, topic: str, epochs: Mapping[str, int]) -> str | None:
+    def awaited(self, topic: str, epochs: Mapping[str, str]) -> str | None:
         """Why a partition cannot be scored yet that was last scored by these epochs; None where it can. From any thread."""
         return self._line_up.awaited(self._pipelines(topic), epochs)
 

@@ -90,7 +90,7 @@ class SourcePath:
                 timeline.mark("encode")
         if tally.refused:
             outputs.extend(self._letters(batch, events.sent, tally.refused, {letter.row for letter in decoded.unreadable}))
-        self._share.observe(len(batch), [letter for letter in tally.refused if letter.role != "shadow"])
+        self._share.observe(len(batch), [letter for letter in tally.refused if letter.role in {None, "champion"}])
         return outputs, tally
 
     def refuse(self, batch: RecordBatch) -> tuple[list[OutRecords], Tally]:

@@ -87,8 +87,8 @@ class Plan:
     live_watermark_ms: int | None
     partitions: int
     """How many the topic has."""
-    epochs: Mapping[str, int]
-    """By which states of the registry it was scored up to `live_from`."""
+    epochs: Mapping[str, str]
+    """The marks of what scored it up to `live_from` (`line_up.Standing`)."""
 
 
 def must_rebuild(found: Found) -> list[str]:
@@ -161,7 +161,8 @@ def decide(found: Found, delivery: Delivery, *, rebuild_ms: int | None, rebuild_
         watermark_ms=max(known, default=NO_WATERMARK_MS),
         live_watermark_ms=committed.watermark_ms if live_from == committed.offset else None,
         partitions=found.partitions,
-        epochs=committed.epochs,
+        # At least once what was scored behind the offset may be out already, by others than the offset says: it is told again who scores.
+        epochs=committed.epochs if delivery is Delivery.EXACTLY_ONCE else {},
     )
 
 

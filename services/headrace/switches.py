@@ -35,6 +35,8 @@ class Switch:
     roster: Roster
     artifacts: Mapping[str, str]
     """The sha256 of each version."""
+    fallback: float | None = None
+    """The score where there is no champion."""
 
 
 def switch_fact(switch: Switch) -> bytes:
@@ -51,6 +53,7 @@ def switch_fact(switch: Switch) -> bytes:
         "share": roster.share,
         "shadows": list(roster.shadows),
         "artifacts": dict(switch.artifacts),
+        "fallback": switch.fallback,
     }
     return json.dumps(told, separators=(",", ":")).encode()
 
@@ -87,4 +90,5 @@ def _switch(fact: Mapping[str, Any]) -> Switch:
         epoch=fact["epoch"],
         roster=roster,
         artifacts=fact["artifacts"],
+        fallback=fact["fallback"],
     )

@@ -358,8 +358,8 @@ class Position:
 
     offset: int
     watermark_ms: int | None
-    epochs: Mapping[str, int] = field(default_factory=dict, hash=False)
-    """By pipeline, the state of the registry by which its events are scored from there on (`line_up.py`)."""
+    epochs: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """By pipeline, the mark of what scores its events from there on (`line_up.Standing`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

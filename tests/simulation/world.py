@@ -31,12 +31,12 @@ from headrace.decode.decoder import Decoded
 from headrace.definition import App
 from headrace.errors import SlotTaken
 from headrace.features.memory_store import MemoryStore, Snapshot
-from headrace.line_up import FALLBACK
 from headrace.loop import Loop
 from headrace.memory_log import Fate, MemoryLog, MemoryReader, MemorySink, MemorySource
 from headrace.parts import Limits, Watch
 from headrace.paths import Paths
 from headrace.predict.artifacts import MemoryArtifacts
+from headrace.predict.commands import FALLBACK
 from headrace.publish.record_sink import CommitResult
 from headrace.switches import switches_in
 from headrace.takeover import identity_of, is_newer
@@ -249,7 +249,9 @@ class World:
         self.problems: list[str] = []
         self.counters = Counters()
         self.calm = False
-        self._limits = limits or Limits(max_batch=4, overlap_from=2, max_store_delay_ms=300, refused_share=1.0, resident_entities=1)
+        self._limits = limits or Limits(
+            max_batch=4, overlap_from=2, max_store_delay_ms=300, refused_share=1.0, resident_entities=1, registry_every_ms=20
+        )
         self._seed, self._draw = seed, random.Random(seed)
         self._started = 0
         self._coming = make_records(seed, count)
@@ -287,7 +289,6 @@ class World:
         pace = nullcontext() if self._seed % 4 == 3 else patch("headrace.assembly.rules_of", _no_rules)
         with (
             pace,
-            patch("headrace.line_up.LOOK_MS", 20),
             patch("headrace.assembly.load_version", lambda _, __, sha256: BiasModel(str(int(sha256, 16)))),
         ):
             return self._assembled(process)

@@ -12,10 +12,10 @@ from onnx import helper
 import headrace as hr
 from headrace.apps.model_commands import Done
 from headrace.errors import FatalError, RegistryRefused
-from headrace.line_up import FALLBACK
 from headrace.models import signature_of
 from headrace.parts import Limits
 from headrace.predict import onnx_file
+from headrace.predict.commands import FALLBACK
 from headrace.predict.moves import Role
 from headrace.predict.onnx_model import OnnxModel
 from headrace.predict.roles import Roster, challenged

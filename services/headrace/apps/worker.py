@@ -36,11 +36,12 @@ from headrace.features.redis_store import RedisStore
 from headrace.features.state_store import StateStore
 from headrace.features.warm_up import warm_up
 from headrace.kafka_client import knock
-from headrace.line_up import FALLBACK, Standing
+from headrace.line_up import Standing
 from headrace.loop import Loop
 from headrace.metrics import Metrics
 from headrace.parts import Limits, Watch
 from headrace.predict import leaf_sets
+from headrace.predict.commands import FALLBACK
 from headrace.publish.encoder import HeaderPolicy
 from headrace.publish.kafka_sink import KafkaAtLeastOnceSink, KafkaTransactionalSink
 from headrace.publish.kafka_topics import KafkaTopics

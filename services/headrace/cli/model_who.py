@@ -60,7 +60,7 @@ def _scored_there(app: App, topic: str) -> Sequence[Pipeline]:
 
 def _roles(switch: Switch, entity: str | None) -> list[tuple[str, str]]:
     """Version and role of everybody who scores, for an entity if one is named."""
-    from headrace.line_up import FALLBACK
+    from headrace.predict.commands import FALLBACK
     from headrace.predict.roles import challenged
 
     roster = switch.roster

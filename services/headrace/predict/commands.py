@@ -37,6 +37,8 @@ from headrace.predict.plain_json import (
 from headrace.predict.signature import METADATA_KEY, Signature
 
 FORMAT = 1
+FALLBACK = "fallback"
+"""The version of a score that no model gave: no version may be named so."""
 MOST_NAME, MOST_BY, MOST_REASON = 100, 200, 1_000
 
 VERSION = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._+-]{{0,{MOST_NAME - 1}}}", re.ASCII)
@@ -102,6 +104,8 @@ Command: TypeAlias = Register | Move | Rollback
 
 def version_problem(version: str) -> str | None:
     """What keeps a text from being a version's name; None: nothing."""
+    if version == FALLBACK:
+        return f"version {version!r} is what the score of a pipeline without a champion is told as: write another name"
     if VERSION.fullmatch(version):
         return None
     return f"version {version!r} is no name: write up to {MOST_NAME} letters, digits and . _ + -, beginning with a letter or digit"

@@ -90,7 +90,10 @@ class OnnxModel:
         what = "model" if isinstance(model, bytes) else f"model {str(model)!r}"
         content = model if isinstance(model, bytes) else _read(Path(model), what)
         session = open_session(content, what)
-        signature = Signature.from_metadata(session.get_modelmeta().custom_metadata_map)
+        try:
+            signature = Signature.from_metadata(session.get_modelmeta().custom_metadata_map)
+        except UnicodeDecodeError as error:
+            raise DefinitionError(f"{what}: its metadata_props are no text ({error.reason}): stamp it again") from error
         check_features(signature, feature_names, "the features it will be fed with")
         wrong = misfit(session.get_inputs(), session.get_outputs(), signature)
         if wrong is not None:

@@ -30,7 +30,7 @@ from headrace.predict.moves import LIVE, MOVES, Only, Role
 from headrace.predict.outcomes import Outcome, Refused
 from headrace.predict.plain_json import Unreadable
 from headrace.predict.refusals import Refusal
-from headrace.predict.registry_state import Last, PipelineState, State
+from headrace.predict.registry_state import ERA, NO_ERA, Last, PipelineState, State
 from headrace.predict.roles import Roster
 from headrace.predict.versions import Change, Version
 
@@ -102,6 +102,11 @@ class Registry:
         found = self._state.pipelines.get(pipeline)
         return Roster() if found is None else found.roster()
 
+    @property
+    def era(self) -> str:
+        """Names this life of the control topic; one that is made again gets another, and before the first command it has none."""
+        return self._state.era
+
     def epoch_of(self, pipeline: str) -> int:
         """The offset behind the last taken command that changed who scores for a pipeline; 0 at first."""
         found = self._state.pipelines.get(pipeline)
@@ -160,6 +165,7 @@ class Registry:
         if isinstance(did, tuple):
             return _refused(offset, command, did)
         self._state.pipelines[command.pipeline].last = Last(offset=offset, at_ms=command.at_ms, by=command.by, did=did)
+        self._state.era = command.id[:ERA] if self._state.era == NO_ERA else self._state.era
         if self.roster(command.pipeline) != before:
             self._state.epoch = self._state.pipelines[command.pipeline].epoch = offset + 1
         return Outcome(offset=offset, command_id=command.id, refused=None, said=f"{command.by} {did} of {command.pipeline}")

@@ -12,6 +12,9 @@ from headrace.predict.plain_json import Plain, Unreadable, line, rows, table, ta
 from headrace.predict.roles import Roster
 from headrace.predict.versions import Version
 
+ERA, NO_ERA = 8, "none"
+"""How many characters name an era, and what stands there before the first command."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Last:
@@ -61,6 +64,8 @@ class State:
 
     pipelines: dict[str, PipelineState] = field(default_factory=dict)
     outcomes: Outcomes = field(default_factory=Outcomes)
+    era: str = NO_ERA
+    """Names this life of the control topic: the beginning of the id of the first command that was taken."""
     epoch: int = 0
     end: int = 0
 
@@ -68,6 +73,7 @@ class State:
         """As a JSON object."""
         return {
             "end": self.end,
+            "era": self.era,
             "epoch": self.epoch,
             "pipelines": {
                 name: {
@@ -88,6 +94,7 @@ class State:
         return cls(
             pipelines={name: _pipeline(name, table(pipelines, name)) for name in pipelines},
             outcomes=Outcomes.from_plain(tables(plain, "outcomes")),
+            era=line(plain, "era", ERA),
             epoch=whole(plain, "epoch"),
             end=whole(plain, "end"),
         )

@@ -49,16 +49,13 @@ class CastByFacts:
         return self._pinned[pipeline].champion.name if pipeline in self._pinned else pipeline
 
     def _cast(self, pipeline: Pipeline, switch: Switch | None) -> Cast:
-        roster = None if switch is None else switch.roster
-        models = {} if switch is None else {version: self._model(pipeline, sha256) for version, sha256 in switch.artifacts.items()}
-        if roster is None or roster.champion is None:
-            champion: Model = Fallback(pipeline.name, np.nan if pipeline.fallback is None else pipeline.fallback)
-        else:
-            champion = models[roster.champion]
-        if roster is None:
-            return Cast(champion=champion)
+        if switch is None:  # nobody was cast there, so nothing of it is compared
+            return Cast(champion=Fallback(pipeline.name, 0.0))
+        roster = switch.roster
+        models = {version: self._model(pipeline, sha256) for version, sha256 in switch.artifacts.items()}
+        fallback = Fallback(pipeline.name, switch.fallback or 0.0)
         return Cast(
-            champion=champion,
+            champion=fallback if roster.champion is None else models[roster.champion],
             challenger=None if roster.challenger is None else models[roster.challenger],
             share=roster.share,
             shadows=tuple(models[version] for version in roster.shadows),
