@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 from headrace.assignment import Assignment
@@ -52,6 +52,9 @@ from headrace.source import Hop, Source
 from headrace.takeover import identity_of, is_newer
 from headrace.timeline import Timeline
 from headrace.types import Delivery, Position, Role, StatesPage, TopicPartition
+
+ENCODERS = 32
+"""How many versions of a pipeline, each in a role, have an encoder that is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -379,13 +382,13 @@ def _scorer(
         "headers": headers,
     }
 
-    @cache
+    @lru_cache(maxsize=ENCODERS)
     def predictions(name: str, version: str, role: Role) -> Encoder:
         topic = pipeline.shadow if role == "shadow" and pipeline.shadow is not None else pipeline.predictions
         contributions = 0 if role == "shadow" else pipeline.contributions
         return Encoder(predictions=topic, model_name=name, model_version=version, role=role, contributions=contributions, **of_pipeline)
 
-    @cache
+    @lru_cache(maxsize=ENCODERS)
     def corrections(name: str, version: str, role: Role) -> CorrectionEncoder:
         return CorrectionEncoder(corrections=pipeline.corrections or "", model_name=name, model_version=version, role=role, **of_pipeline)
 

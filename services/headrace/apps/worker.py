@@ -393,7 +393,8 @@ class Worker:
 
     def _roles(self, pipeline: str, standing: Standing) -> None:
         """Others score a pipeline from now on."""
-        roles = [("champion", standing.roster.champion or FALLBACK), ("challenger", standing.roster.challenger)]
+        nobody = None if standing.cast is None else FALLBACK
+        roles = [("champion", standing.roster.champion or nobody), ("challenger", standing.roster.challenger)]
         roles += [("shadow", version) for version in standing.roster.shadows]
         self._live[pipeline] = [(pipeline, pipeline, version, role) for role, version in roles if version is not None]
         self._metrics.models(one for found in self._live.values() for one in found)

@@ -130,7 +130,7 @@ class LookUpAnswers:
 
     def pipeline_of(self, letter: LetterPlace) -> Pipeline | None:
         """Whose model refused, if it looks something up."""
-        return self._by_model.get((letter.topic, letter.model or ""))
+        return self._by_model.get((letter.topic, (letter.model or "").partition("@")[0]))
 
     def counts(self) -> dict[str, int]:
         """How many look-ups cannot be judged, by why; nothing where there are none."""
