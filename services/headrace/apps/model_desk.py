@@ -9,19 +9,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from headrace.apps.artifacts import artifact_store
 from headrace.apps.model_commands import ModelCommands, Prepared
 from headrace.apps.rehearsal import MOST, last_vectors
 from headrace.clock import Clock
 from headrace.consume.facts import Facts
-from headrace.consume.kafka_reader import Isolation, KafkaReader
 from headrace.consume.record_reader import RecordReader
 from headrace.control_log import ControlLog
 from headrace.definition import App, Pipeline
 from headrace.errors import ArtifactRefused, RegistryRefused
-from headrace.kafka_client import knock
 from headrace.memory_log import MemoryControl, MemoryLog, MemoryReader
 from headrace.predict import onnx_file
 from headrace.predict.artifacts import ArtifactStore
@@ -31,9 +28,10 @@ from headrace.predict.gate_limits import DEFAULT_LIMITS
 from headrace.predict.lineage import lineage_in
 from headrace.predict.model_card import ModelCard, card_in
 from headrace.predict.signature import Signature
-from headrace.publish.kafka_control import KafkaControl
-from headrace.settings import Settings
 from headrace.types import Float64s, TopicPartition
+
+if TYPE_CHECKING:
+    from headrace.settings import Settings
 
 
 class Examine(Protocol):
@@ -130,6 +128,12 @@ class Desk:
 @contextmanager
 def opened(app: App, settings: Settings, *, by: str | None = None) -> Iterator[Desk]:
     """The registry of an app on its servers. Raises `RegistryRefused` where it has none, `TransientError`, `BrokerRefused`."""
+    # The clients of servers; the one in memory is opened where none of them is installed.
+    from headrace.apps.artifacts import artifact_store  # noqa: PLC0415
+    from headrace.consume.kafka_reader import Isolation, KafkaReader  # noqa: PLC0415
+    from headrace.kafka_client import knock  # noqa: PLC0415
+    from headrace.publish.kafka_control import KafkaControl  # noqa: PLC0415
+
     insist_on_registry(app)
     properties = {"bootstrap.servers": settings.kafka.bootstrap_servers, **settings.kafka.properties}
     knock(properties)

@@ -53,7 +53,9 @@ def replay(
 def train(
     to: Annotated[Path | None, typer.Option(help="The folder for the models; else over those the demo uses.")] = None,
 ) -> None:
-    """Train the model on January to June, on the features that serve it, and the one it is compared with; needs headrace[dev]."""
+    """Train both versions of the model on January to June, on the features that serve it, and what it is compared with; needs
+    headrace[dev].
+    """
     from rich.console import Console
 
     from headrace.clock import SystemClock
@@ -61,10 +63,10 @@ def train(
     from headrace.demo.boarding import BARE_MODEL
     from headrace.demo.boarding import MODEL as BOARDING_MODEL
     from headrace.demo.events import read_departures
-    from headrace.demo.flights import ALONE_MODEL, MODEL, aircraft_alone
+    from headrace.demo.flights import ALONE_MODEL, MODEL, SECOND_MODEL, aircraft_alone
     from headrace.demo.report import judge
     from headrace.demo.screen import Stage
-    from headrace.demo.train import alone, frame_of, train, train_alone, train_boarding
+    from headrace.demo.train import alone, frame_of, train, train_alone, train_boarding, train_second
     from headrace.predict.onnx_model import OnnxModel
 
     console = Console()
@@ -76,13 +78,14 @@ def train(
         frame = frame_of(departures)
         say(f"training frame of {len(frame):,} rows and {len(frame.names)} features")
     with stage.phase("training", "training") as say:
-        content, compared = train(frame, departures), train_alone(frame, departures)
-        say(f"models of {len(content):,} and {len(compared):,} bytes")
+        content, second, compared = (make(frame, departures) for make in (train, train_second, train_alone))
+        say(f"models of {len(content):,}, {len(second):,} and {len(compared):,} bytes")
     with stage.phase("boarding", "training what scores boardings") as say:
         boarding, bare = train_boarding(departures)
         say(f"models of {len(boarding):,} and {len(bare):,} bytes")
     folder = to or MODEL.parent
-    for path, found in ((MODEL, content), (ALONE_MODEL, compared), (BOARDING_MODEL, boarding), (BARE_MODEL, bare)):
+    paths = (MODEL, SECOND_MODEL, ALONE_MODEL, BOARDING_MODEL, BARE_MODEL)
+    for path, found in zip(paths, (content, second, compared, boarding, bare), strict=True):
         (folder / path.name).write_bytes(found)
     model, other = OnnxModel.load(content, frame.names), OnnxModel.load(compared, aircraft_alone.feature_names)
     scores = other.score(alone(frame.values, frame.names)).scores

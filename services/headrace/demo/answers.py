@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace.demo.feed import PLANTED, Feed
 from headrace.memory_log import MemoryLog
@@ -28,6 +30,10 @@ class Answers:
     """By row of the departure; NaN where it has no prediction."""
     features: Float64s
     """[departures, names asked for], as they were published."""
+    versions: NDArray[np.str_]
+    """By row of the departure, the version that scored it; "" where it has no prediction."""
+    by_version: Counter[str]
+    """Predictions of each version."""
     predictions: int
     late: int
     """Predictions marked late."""
@@ -41,12 +47,22 @@ class Answers:
     """Source records with more than one."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Shadowed:
+    """What shadows scored."""
+
+    scores: Float64s
+    """By row of the departure; NaN where no shadow scored it."""
+    by_version: Counter[str]
+
+
 class Reader:
     """Reads the topics of one pipeline in memory."""
 
-    def __init__(self, log: MemoryLog, feed: Feed, *, predictions: str, dead_letters: str) -> None:
+    def __init__(self, log: MemoryLog, feed: Feed, *, predictions: str, shadow: str | None, dead_letters: str) -> None:
+        """`shadow` is where the scores of shadows go, if anywhere."""
         self._log, self._feed = log, feed
-        self._predictions, self._dead_letters = predictions, dead_letters
+        self._predictions, self._shadow, self._dead_letters = predictions, shadow, dead_letters
 
     def oldest(self) -> tuple[int, Prediction, bytes]:
         """The prediction of the earliest departure so far: row, prediction, the record's value."""
@@ -59,12 +75,26 @@ class Reader:
             found += self._some(partition, max(0, self._log.stable_end(partition) - 2 * count), 2 * count)
         return sorted(found, key=_row)[-count:]
 
-    def answers(self, departures: int, names: Sequence[str] = ()) -> Answers:
+    def shadowed(self, departures: int) -> Shadowed:
+        """The scores of shadows, of which there is one at a time, led back to their source records."""
+        scores, by_version = np.full(departures, np.nan), Counter[str]()
+        for value, _ in () if self._shadow is None else self._read(self._shadow):
+            prediction = decode_prediction(value or b"")
+            number, offset = _source_of(prediction)
+            by_version[prediction.model.version] += 1
+            row = self._feed.rows[number][offset]
+            if row != PLANTED:
+                scores[row] = prediction.score
+        return Shadowed(scores=scores, by_version=by_version)
+
+    def answers(self, departures: int, names: Sequence[str]) -> Answers:
         """Everything there is, led back to its source records, with the published features of these names."""
         feed = self._feed
         scores, features = np.full(departures, np.nan), np.full((departures, len(names)), np.nan)
         seen = [[0] * len(rows) for rows in feed.rows]
         planted: dict[str, Counter[str]] = {kind: Counter() for kind in feed.kinds.values()}
+        versions, by_version = [""] * departures, Counter[str]()
+        of_names = itemgetter(*names)
         predictions = late = 0
         for value, _ in self._read(self._predictions):
             prediction = decode_prediction(value or b"")
@@ -73,12 +103,13 @@ class Reader:
             seen[number][offset] += 1
             predictions += 1
             late += prediction.late
+            by_version[prediction.model.version] += 1
             if row == PLANTED:
                 planted[feed.kinds[number, offset]]["predicted"] += 1
             else:
-                scores[row] = prediction.score
+                scores[row], versions[row] = prediction.score, prediction.model.version
                 if isinstance(prediction.features, dict):
-                    features[row] = [prediction.features[name] for name in names]
+                    features[row] = of_names(prediction.features)
         dead_letters: Counter[str] = Counter()
         for _, headers in self._read(self._dead_letters):
             said = {name: (text or b"").decode() for name, text in headers or ()}
@@ -91,6 +122,8 @@ class Reader:
         return Answers(
             scores=scores,
             features=features,
+            versions=np.array(versions),
+            by_version=by_version,
             predictions=predictions,
             late=late,
             dead_letters=dead_letters,

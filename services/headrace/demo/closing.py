@@ -14,6 +14,7 @@ from headrace.demo.report import MODEL, Judged, Report
 
 if TYPE_CHECKING:
     from headrace.demo.boarding_replay import Boarded
+    from headrace.demo.versions import Versions
 
 BAR = 20
 LEAST_SHOWN = 0.05
@@ -25,6 +26,7 @@ def show(report: Report, console: Console) -> None:
     console.print()
     _records(report, console)
     _times(report, console)
+    _versions(report.versions, console)
     if report.judged is not None:
         show_judged(report.judged, f"{report.model['name']} version {report.model['version']}", console)
     if report.boarded is not None:
@@ -64,6 +66,35 @@ def _times(report: Report, console: Console) -> None:
         shown = ", ".join(f"{name} {value:.1f}{unit}" for name, value in spent.items() if value >= LEAST_SHOWN)
         console.print(Text(f"{title}: {shown}", style="dim"))
     console.print()
+
+
+def _versions(versions: Versions, console: Console) -> None:
+    topic = next((switched.topic for switched in versions.switches), "")
+    console.print(
+        Text.assemble(
+            ("Versions of the model", "bold"), f", moved on the way; each change holds from these offsets of {topic} on, by the facts"
+        )
+    )
+    partitions = sorted({number for switched in versions.switches for number in switched.offsets})
+    table = _table("change", "events before", *(f"p{number}" for number in partitions))
+    for switched in versions.switches:
+        offsets = (f"{switched.offsets[number]:,}" if number in switched.offsets else "" for number in partitions)
+        table.add_row(switched.did, f"{switched.held_after:,}", *offsets)
+    console.print(table)
+    console.print()
+    table = _table("version", "predictions", "as shadow", "bytes", "the gate")
+    for one in versions.registered:
+        counts = (f"{of.get(one.version, 0):,}" for of in (versions.predictions, versions.shadowed))
+        table.add_row(one.version, *counts, f"{one.bytes:,}", one.gate)
+    console.print(table)
+    console.print()
+    if versions.compared:
+        table = _table("AUC on the same flights", "flights", *(f"version {one.version}" for one in versions.registered))
+        for compared in versions.compared:
+            table.add_row(f"{compared.which}, {compared.when}", f"{compared.flights:,}", *(f"{auc:.4f}" for auc in compared.auc.values()))
+        console.print(table)
+        console.print("where version 2 answered, version 1 is asked about the vectors that were published", style="dim", highlight=False)
+        console.print()
 
 
 def show_judged(judged: Judged, model: str, console: Console) -> None:
@@ -123,5 +154,5 @@ def _table(first: str, *columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim", show_edge=False)
     table.add_column(first)
     for column in columns:
-        table.add_column(column, justify="left" if column in ("became", "") else "right")
+        table.add_column(column, justify="left" if column in ("became", "the gate", "") else "right")
     return table

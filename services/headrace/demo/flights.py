@@ -15,6 +15,7 @@ AIRPORTS = ("EWR", "JFK", "LGA")
 CARRIERS = ("UA", "B6", "EV", "DL", "AA", "MQ", "US", "9E", "WN")
 """The nine largest of sixteen airlines; each is a feature of its own, 0 or 1."""
 MODEL = Path(__file__).with_name("late_arrival.onnx")
+SECOND_MODEL = Path(__file__).with_name("late_arrival_2.onnx")
 ALONE_MODEL = Path(__file__).with_name("aircraft_alone.onnx")
 
 
@@ -98,16 +99,26 @@ OF_THE_FLIGHT = [
     *((hr.col("carrier") == name).alias(f"by_{name.lower()}") for name in CARRIERS),
 ]
 
-late_arrival = hr.Pipeline(
-    "late_arrival",
-    views=[aircraft, airport, airline],
-    event_features=OF_THE_FLIGHT,
-    predictions="flights.late_arrival.predictions.v1",
-    model=str(MODEL),
-    outcomes=hr.Outcomes("flights.arrivals.v1", Arrival, join="flight_id", value=hr.col("arr_delay") > LATE_MINUTES, within="24h"),
-)
+
+def _late_arrival(model: str | None) -> hr.Pipeline:
+    return hr.Pipeline(
+        "late_arrival",
+        views=[aircraft, airport, airline],
+        event_features=OF_THE_FLIGHT,
+        predictions="flights.late_arrival.predictions.v1",
+        model=model,
+        outcomes=hr.Outcomes("flights.arrivals.v1", Arrival, join="flight_id", value=hr.col("arr_delay") > LATE_MINUTES, within="24h"),
+    )
+
+
+late_arrival = _late_arrival(str(MODEL))
 
 app = hr.App("flights", pipelines=[late_arrival])
+
+app_with_registry = hr.App("flights", pipelines=[_late_arrival(None)])
+"""The same with versions that come and go: what `headrace demo` replays. The one above is served by a worker as it is, nobody has to
+register anything first.
+"""
 
 aircraft_alone = hr.Pipeline(
     "aircraft_alone",

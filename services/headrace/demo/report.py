@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.demo.evaluation import Bin, Quality, auc, calibration_error, quality, reliability, share_by_delay
-from headrace.demo.events import Departures
+from headrace.demo.events import LAST_MONTH_OF_TRAINING, Departures
 from headrace.demo.planted import KINDS
 from headrace.types import Float64s, Int64s
 
 if TYPE_CHECKING:
     from headrace.demo.boarding_replay import Boarded
     from headrace.demo.replay import Replayed  # loads the engine, which takes a second
+    from headrace.demo.versions import Versions
 
-LAST_MONTH_OF_TRAINING = 6
 MODEL, ALONE, DELAY, CONSTANT = "model", "without airport and airline", "departure delay alone", "constant"
 
 
@@ -68,8 +68,10 @@ class Report:
     seconds: Mapping[str, float]
     """How long each phase of the demo took."""
     model: Mapping[str, str]
+    versions: Versions
+    """Which version answered when."""
     judged: Judged | None
-    """None where the departures end before July."""
+    """Of version 1, on all flights; None where the departures end before July."""
     boarded: Boarded | None
     """What came of the second application; None where the departures end before December."""
 
@@ -84,6 +86,7 @@ class Report:
         found += [f"{one.kind}: {dict(one.became)}, not {one.planted} {one.expected}" for one in self.planted if not one.right]
         if self.judged is not None and not self.judged.by_predictor[MODEL].auc > self.judged.by_predictor[DELAY].auc:
             found.append("the model ranks no better than departure delay alone")
+        found += self.versions.failures()
         return found + ([] if self.boarded is None else self.boarded.failures())
 
     def as_json(self) -> dict[str, Any]:
@@ -118,10 +121,12 @@ def report(
             **seconds,
             "first batch": replayed.first_s,
             "replay": replayed.replay_s,
+            "moving versions": replayed.moving_s,
             "reading every answer": replayed.reading_s,
         },
         model=model,
-        judged=judge(departures, answers.scores, replayed.alone),
+        versions=replayed.versions,
+        judged=judge(departures, replayed.first, replayed.alone),
         boarded=boarded,
     )
 

@@ -24,17 +24,20 @@ def run(stage: Stage, clock: Clock, *, bad: int, limit: int | None) -> Report:
             departures = read_departures(limit=limit)
             planted = plant(departures, bad)
             say(f"{len(departures):,} departures of {departures.flights:,} flights, {len(planted):,} bad records among them")
-        with stage.phase("loading", "loading the engine and the model") as say:
+        with stage.phase("loading", "loading the engine and the models") as say:
             # These load numba and onnxruntime, a second that belongs to this phase: something is on the screen already.
-            from headrace.demo.flights import aircraft_alone, app  # noqa: PLC0415
+            from headrace.demo.flights import MODEL, SECOND_MODEL, aircraft_alone, app_with_registry  # noqa: PLC0415
             from headrace.demo.replay import Replay  # noqa: PLC0415
             from headrace.features.warm_up import warm_up  # noqa: PLC0415
 
-            replay = Replay(app, departures, planted, clock=clock, alone=aircraft_alone)
-            say(f"engine and model ready: {replay.model['name']} version {replay.model['version']}")
+            replay = Replay(app_with_registry, departures, planted, clock=clock, alone=aircraft_alone, files=(MODEL, SECOND_MODEL))
+            say("engine ready")
         with stage.phase("compiling", "compiling the fold (once)") as say:
-            warm_up(app.views)
+            warm_up(app_with_registry.views)
             say("fold ready")
+        with stage.phase("registering", "registering the first version") as say:
+            gate = replay.register()
+            say(f"{replay.model['name']} version {replay.model['version']} registered and champion; the gate: {gate}")
         with stage.replaying(departures, len(departures) + len(planted)):
             replayed = replay.run(stage)
         boarded = _boarding(stage, clock, departures)

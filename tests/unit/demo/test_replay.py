@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from io import StringIO
 
@@ -14,8 +15,10 @@ from rich.console import Console
 from headrace.clock import SystemClock
 from headrace.demo import closing
 from headrace.demo.boarding_replay import Boarded
-from headrace.demo.flights import aircraft_alone, app
-from headrace.demo.planted import KINDS, plant
+from headrace.demo.events import Departures
+from headrace.demo.flights import MODEL as FIRST
+from headrace.demo.flights import SECOND_MODEL, aircraft_alone, app_with_registry
+from headrace.demo.planted import KINDS, BadRecord, plant
 from headrace.demo.progress import Progress
 from headrace.demo.replay import Replay, Replayed
 from headrace.demo.report import ALONE, CONSTANT, DELAY, MODEL, PlantedKind, Report, judge, report, weighted_quantile
@@ -23,9 +26,16 @@ from headrace.demo.screen import Meter, Stage
 from headrace.demo.train import frame_of
 from headrace.predict.onnx_model import OnnxModel
 from headrace.publish.records import Prediction
+from tests.unit.apps.engineered import passes
 from tests.unit.demo.small_year import small_year
 
 DEPARTURES = small_year()
+
+
+def replay(departures: Departures, planted: Mapping[int, BadRecord]) -> Replay:
+    """A replay of the demo's two versions, in batches of a few records."""
+    files = (FIRST, SECOND_MODEL)
+    return Replay(app_with_registry, departures, planted, clock=SystemClock(), alone=aircraft_alone, files=files, batch=64, gate=passes)
 
 
 class Listener:
@@ -57,7 +67,7 @@ def listener() -> Listener:
 @pytest.fixture(scope="module")
 def replayed(listener: Listener) -> Replayed:
     """The small year with two bad records of every kind."""
-    return Replay(app, DEPARTURES, plant(DEPARTURES, 2 * len(KINDS)), clock=SystemClock(), alone=aircraft_alone, batch=64).run(listener)
+    return replay(DEPARTURES, plant(DEPARTURES, 2 * len(KINDS))).run(listener)
 
 
 @pytest.fixture
@@ -78,11 +88,15 @@ def test_every_record_has_one_answer(replayed: Replayed) -> None:
 
 
 def test_scores_are_those_of_the_training_frame(replayed: Replayed) -> None:
-    """What the loop served is, bit for bit, what the model gives for the training frame of the same departures."""
-    (pipeline,) = app.pipelines
+    """What the loop served is, bit for bit, what the version that answered gives for the training frame of the same departures."""
     frame = frame_of(DEPARTURES)
-    offline = OnnxModel.load(str(pipeline.model), frame.names).score(frame.values)
-    assert offline.scores.tobytes() == replayed.answers.scores.tobytes()
+    offline = {
+        str(version): OnnxModel.load(path, frame.names).score(frame.values).scores for version, path in ((1, FIRST), (2, SECOND_MODEL))
+    }
+    versions = replayed.answers.versions
+    assert set(versions) == {"1", "2"}
+    assert np.where(versions == "1", offline["1"], offline["2"]).tobytes() == replayed.answers.scores.tobytes()
+    assert offline["1"].tobytes() == replayed.first.tobytes()
 
 
 def test_the_first_prediction_is_told_first_and_then_the_progress(replayed: Replayed, listener: Listener) -> None:
@@ -161,6 +175,7 @@ def test_report_is_plain_json(found: Report) -> None:
     read = json.loads(text)
     assert (read["records"], read["predictions"], sum(read["dead_letters"].values())) == (428, 400, 28)
     assert set(read["judged"]["by_predictor"]) == {MODEL, ALONE, DELAY, CONSTANT}
+    assert next(switched["did"] for switched in read["versions"]["switches"]) == "promoted version 1"
     assert (read["boarded"]["auc"], read["boarded"]["stale"]) == (0.7, 2)
     assert {"loop_p50_ms", "loop_p99_ms", "events_per_second", "stage_us", "ok", "failures"} <= set(read)
 
@@ -175,7 +190,7 @@ def test_elsewhere_than_on_a_terminal_there_are_no_control_characters(found: Rep
     with stage.phase("reading", "reading") as say:
         say("read")
     with stage.replaying(DEPARTURES, 428):
-        Replay(app, DEPARTURES, {}, clock=SystemClock(), alone=aircraft_alone, batch=64).run(stage)
+        replay(DEPARTURES, {}).run(stage)
     closing.show(replace(found, unanswered=1), console)
     shown = text.getvalue()
     assert not [letter for letter in shown if ord(letter) < 32 and letter != "\n"]
@@ -183,6 +198,7 @@ def test_elsewhere_than_on_a_terminal_there_are_no_control_characters(found: Rep
     assert "First prediction: flight 2013-00000, aircraft N0" in shown
     assert "NOT RIGHT  1 records have no answer" in shown
     assert "timetable alone" in shown
+    assert "rolled back from version 2 to version 1" in " ".join(shown.split())
     assert stage.seconds.keys() == {"reading"}
 
 
@@ -193,7 +209,7 @@ def test_on_a_terminal_a_bar_and_the_newest_predictions_are_drawn(replayed: Repl
     console = Console(file=text, width=80, force_terminal=True, legacy_windows=False, _environ={"TERM": "xterm"})
     stage = Stage(console, SystemClock())
     with stage.replaying(DEPARTURES, 400):
-        Replay(app, DEPARTURES, {}, clock=SystemClock(), alone=aircraft_alone, batch=64).run(stage)
+        replay(DEPARTURES, {}).run(stage)
     shown = text.getvalue()
     assert "400/400" in shown
     assert "chance" in shown
