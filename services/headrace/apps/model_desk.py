@@ -21,9 +21,9 @@ from headrace.definition import App, Pipeline
 from headrace.errors import ArtifactRefused, RegistryRefused
 from headrace.memory_log import MemoryControl, MemoryLog, MemoryReader
 from headrace.predict import onnx_file
-from headrace.predict.artifacts import ArtifactStore
+from headrace.predict.artifacts import ArtifactStore, sha256_of
 from headrace.predict.commands import MOST_BY
-from headrace.predict.gate import GateLimits, Verdict, examine
+from headrace.predict.gate import GateLimits, Verdict, examine, measure
 from headrace.predict.gate_limits import DEFAULT_LIMITS
 from headrace.predict.lineage import lineage_in
 from headrace.predict.model_card import ModelCard, card_in
@@ -56,6 +56,15 @@ class Examined:
     """What the examination had to do without."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benched:
+    """A file, and what it costs."""
+
+    title: str
+    """What it is: this file, version 7, champion 6."""
+    verdict: Verdict
+
+
 class Desk:
     """Commands to a registry, and what they are decided by."""
 
@@ -86,6 +95,26 @@ class Desk:
         verdict = self._gate(content, wanted, rehearsal=vectors, champion=beside, limits=limits)
         rehearsed = 0 if vectors is None else len(vectors)
         return Examined(content=content, pipeline=wanted.name, verdict=verdict, rehearsed=rehearsed, notes=tuple(notes))
+
+    def benched(self, content: bytes, *, pipeline: str | None = None, rehearse: int = MOST) -> list[Benched]:
+        """What a file costs, and what the champion of its pipeline does, each in a process of its own, on the last real vectors.
+
+        Raises `RegistryRefused` where the pipeline is none of the registry's, `TransientError`, `BrokerRefused`.
+        """
+        wanted = self.commands.pipeline(pipeline or self._stamped_for(content))
+        with closing(self.reader()) as reader:
+            vectors = last_vectors(reader, wanted, rehearse)
+        registry = self.commands.registry()
+        champion = registry.roster(wanted.name).champion
+        names = [version.version for version in registry.versions(wanted.name) if version.sha256 == sha256_of(content)]
+        title = f"version {names[-1]}" if names else "this file"
+        if champion is not None and champion in names:
+            return [Benched(title=f"champion {champion}", verdict=measure(content, wanted, rehearsal=vectors))]
+        found = [Benched(title=title, verdict=measure(content, wanted, rehearsal=vectors))]
+        if champion is not None:
+            beside = self.commands.artifacts.get(registry.version(wanted.name, champion).sha256)
+            found.append(Benched(title=f"champion {champion}", verdict=measure(beside, wanted, rehearsal=vectors)))
+        return found
 
     def registration(self, examined: Examined, *, card: ModelCard | None = None) -> Prepared:
         """The registration of a file that the gate has passed; `card` counts in place of its own.

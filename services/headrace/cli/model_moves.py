@@ -43,7 +43,11 @@ def shadow(
     output: As = Output.TEXT,
 ) -> None:
     """Let a version score every event beside the others, published apart to <predictions>.shadow; also takes a challenger back."""
-    _carry_out(app_reference, config, by, output, _moving(pipeline, version, "shadow", reason=reason), dry_run=dry_run)
+
+    def then(commands: ModelCommands) -> str:
+        return f"its scores, as they come: headrace tail {commands.pipeline(pipeline).shadow} --follow"
+
+    _carry_out(app_reference, config, by, output, _moving(pipeline, version, "shadow", reason=reason), dry_run=dry_run, then=then)
 
 
 def challenge(
@@ -160,6 +164,7 @@ def _carry_out(
     *,
     dry_run: bool,
     ask: Callable[[Prepared], None] = lambda _: None,
+    then: Callable[[ModelCommands], str] | None = None,
 ) -> None:
     from headrace.cli.model import opened
 
@@ -170,6 +175,8 @@ def _carry_out(
             return
         ask(prepared)
         show_done(desk.commands.carry_out(prepared), output)
+        if then is not None and output is Output.TEXT:
+            typer.echo(then(desk.commands))
 
 
 def _moving(

@@ -71,7 +71,11 @@ def register(
         if dry_run:
             show_prepared(prepared, output, more=of_gate(examined))
         else:
-            show_done(desk.commands.carry_out(prepared), output, more=of_gate(examined))
+            done = desk.commands.carry_out(prepared)
+            show_done(done, output, more=of_gate(examined))
+            if output is Output.TEXT:
+                about = f"{done.version.pipeline} {done.version.version} --app {app_reference}"
+                typer.echo(f"it scores nothing yet; beside the others it would by: headrace model shadow {about}")
 
 
 def mend(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+from contextlib import closing
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -15,11 +16,12 @@ import typer
 from headrace.cli.output import Output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from headrace.types import Record
+    from headrace.consume.kafka_reader import KafkaReader
+    from headrace.types import LogRange, Record, RecordBatch, TopicPartition
 
-SHOWN_BYTES = 2_000
+SHOWN_BYTES, LAST = 2_000, 10
 
 app = typer.Typer(help="Print the records of a topic readably.", add_completion=False, rich_markup_mode=None)
 
@@ -27,7 +29,7 @@ app = typer.Typer(help="Print the records of a topic readably.", add_completion=
 @app.command()
 def tail(
     topic: Annotated[str, typer.Argument(help="The topic.")],
-    limit: Annotated[int, typer.Option(min=1, help="End after so many records.")] = 10,
+    limit: Annotated[int | None, typer.Option(min=1, help="End after so many records; else after 10, with --follow never.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for records to come, until interrupted.")] = False,
     beginning: Annotated[bool, typer.Option("--from-beginning", help="Begin at the oldest record instead of the last ones.")] = False,
     uncommitted: Annotated[bool, typer.Option("--uncommitted", help="Show aborted and pending records too.")] = False,
@@ -49,20 +51,33 @@ def tail(
         ranges = {partition: reader.log_range(partition) for partition in reader.partitions(topic)}
         if follow:
             starts = {partition: found.start if beginning else found.end for partition, found in ranges.items()}
-            batches = reader.follow(starts, until_interrupted())
+            with closing(reader.follow(starts, until_interrupted())) as coming:
+                show(islice(one_by_one(coming), limit), output)
         else:
-            # A marker may stand behind the last record of a transaction, so two offsets more are looked at.
-            starts = {name: found.start if beginning else max(found.start, found.end - limit - 2) for name, found in ranges.items()}
-            batches = reader.batches(starts, {partition: found.end for partition, found in ranges.items()})
-        records: Iterator[Record] = (record for batch in batches for record in batch.records())
-        if not beginning and not follow:
-            records = iter(sorted(records, key=lambda record: record.timestamp_ms)[-limit:])
-        for record in records if follow else islice(records, limit):
-            typer.echo(line(record) if output is Output.JSON else text(record))
+            show(those_there(reader, ranges, limit or LAST, beginning=beginning), output)
     except KeyboardInterrupt:
         return
     finally:
         reader.close()
+
+
+def those_there(reader: KafkaReader, ranges: Mapping[TopicPartition, LogRange], most: int, *, beginning: bool) -> Iterable[Record]:
+    """The first or the last records of what the partitions hold now."""
+    # A marker may stand behind the last record of a transaction, so two offsets more are looked at.
+    starts = {name: found.start if beginning else max(found.start, found.end - most - 2) for name, found in ranges.items()}
+    records = one_by_one(reader.batches(starts, {partition: found.end for partition, found in ranges.items()}))
+    return islice(records, most) if beginning else sorted(records, key=lambda record: record.timestamp_ms)[-most:]
+
+
+def one_by_one(batches: Iterable[RecordBatch]) -> Iterator[Record]:
+    """The records of batches."""
+    return (record for batch in batches for record in batch.records())
+
+
+def show(records: Iterable[Record], output: Output) -> None:
+    """Print records as they come."""
+    for record in records:
+        typer.echo(line(record) if output is Output.JSON else text(record))
 
 
 def until_interrupted() -> Callable[[], bool]:

@@ -5,7 +5,7 @@ It keeps no positions and fences nobody. A read that is given no ends stops wher
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from typing import Any
@@ -106,7 +106,7 @@ class KafkaReader:
         finally:
             feed.close()
 
-    def follow(self, starts: Mapping[TopicPartition, int], stop: Callable[[], bool]) -> Iterator[RecordBatch]:
+    def follow(self, starts: Mapping[TopicPartition, int], stop: Callable[[], bool]) -> Generator[RecordBatch, None, None]:
         """The records of some partitions from their start on, as they come, until `stop()`, which is asked ten times a second."""
         self._consumer.assign([KafkaPartition(*name, offset) for name, offset in starts.items()])
         try:

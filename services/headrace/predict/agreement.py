@@ -81,7 +81,8 @@ def agreed(found: Float64s, trained: Float64s, kind: OutputKind, tolerance: floa
         raise DefinitionError(
             f"the file gives {agreement.file:.9g} for golden row {row}, the trained model gave {agreement.trained:.9g}: they differ by "
             f"{agreement.worst:.3g}, and {agreement.beyond} of {len(off)} rows by more than {tolerance:g}; look at the output and class "
-            "that are scored, at scalers left out of the export, and whether it was trained on float32 as it is served; "
+            "that are scored, at scalers left out of the export, and whether it was trained on float32 as it is served, and gave "
+            "golden_scores of it (frame.values.astype(np.float32)); "
             "headrace.models.export_* keep thresholds and absent values as they were learned, tolerance= lets more pass"
         )
     return agreement

@@ -30,12 +30,12 @@ from typing import Any, BinaryIO
 from headrace.errors import DefinitionError
 from headrace.predict import onnx_file
 from headrace.predict.gate_codes import Code, Refusal, refusal
-from headrace.predict.gate_limits import DEFAULT_LIMITS, GateLimits
+from headrace.predict.gate_limits import BENCH_LIMITS, BENCH_SIZES, DEFAULT_LIMITS, GateLimits
 from headrace.predict.gate_request import CHAMPION_STEP, Request
 from headrace.predict.signature import METADATA_KEY, Scored, Signature, feed_of
 from headrace.types import Float64s
 
-__all__ = ["Code", "GateLimits", "Refusal", "Verdict", "examine"]
+__all__ = ["Code", "GateLimits", "Refusal", "Verdict", "examine", "measure"]
 
 CHILD: Sequence[str] = (sys.executable, "-P", "-m", "headrace.predict.gate_child")
 _SERVICES = Path(__file__).resolve().parents[2]
@@ -78,6 +78,33 @@ def examine(
     Whatever the bytes do is a refusal, never an exception. Raises `DefinitionError` where the package `onnx` is missing, or where
     the vectors are not of the pipeline's features.
     """
+    return _asked(content, pipeline, limits, rehearsal=rehearsal, champion=champion)
+
+
+def measure(
+    content: bytes,
+    pipeline: Scored,
+    *,
+    rehearsal: Float64s | None = None,
+    sizes: Sequence[int] = BENCH_SIZES,
+    limits: GateLimits = BENCH_LIMITS,
+) -> Verdict:
+    """What a model costs a row in batches of these sizes, the smallest first, and in memory: `latency` and `memory` of the report.
+
+    It is refused where it may not be loaded, does not fit the pipeline or does not answer; never for its costs. Raises as `examine` does.
+    """
+    return _asked(content, pipeline, limits, rehearsal=rehearsal, sizes=tuple(sizes))
+
+
+def _asked(
+    content: bytes,
+    pipeline: Scored,
+    limits: GateLimits,
+    *,
+    rehearsal: Float64s | None,
+    champion: bytes | None = None,
+    sizes: tuple[int, ...] = (),
+) -> Verdict:
     if not onnx_file.installed():
         raise DefinitionError(onnx_file.NEEDS_ONNX)
     feed = feed_of(pipeline)
@@ -87,7 +114,7 @@ def examine(
     if len(content) > limits.file_bytes:
         found = refusal(Code.TOO_LARGE, f"the file has {len(content):,} bytes, allowed are {limits.file_bytes:,}")
         return Verdict(refusals=(found,), report={"bytes": len(content)})
-    ended = _run(Request(content=content, feed=feed, limits=limits, rehearsal=rehearsal, champion=champion))
+    ended = _run(Request(content=content, feed=feed, limits=limits, rehearsal=rehearsal, champion=champion, sizes=sizes))
     return _judged(ended, limits)
 
 

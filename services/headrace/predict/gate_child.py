@@ -42,6 +42,8 @@ STEPS: tuple[tuple[str, Callable[[Examination], None]], ...] = (
     ("rehearsing real events", gate_scores.rehearse),
 )
 """What is done, in order; the first step that refuses ends it."""
+MEASURING = (*STEPS[:5], ("taking its time and memory", gate_costs.measure))
+"""The same where only its costs are asked for: what proves that it may be called at all, and no more."""
 OUTPUT_BYTES, OPEN_FILES = 16 << 20, 64
 
 
@@ -50,7 +52,7 @@ def examine_here(request: Request, told: Callable[[dict[str, object]], None]) ->
     examination = Examination(request)
     examination.report.update(sha256=hashlib.sha256(request.content).hexdigest(), bytes=len(request.content), notes=examination.notes)
     refused = None
-    for name, step in STEPS:
+    for name, step in MEASURING if request.sizes else STEPS:
         told({"step": name})
         refused = _taken(step, examination, name)
         if refused is not None:

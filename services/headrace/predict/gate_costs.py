@@ -1,4 +1,4 @@
-"""The gate's last step but the rehearsal: what a model costs in time and memory.
+"""The gate's last step but the rehearsal: what a model costs in time and memory; and the same for `headrace model bench`, judging nothing.
 
 Judged is the least time of several calls, which says what the machine can do; the median, which also says how busy it was, is reported
 beside it. Memory is what the resident set grew by, at its peak. Limit: systems without /proc tell no memory, so none is judged there.
@@ -7,6 +7,7 @@ beside it. Memory is what the resident set grew by, at its peak. Limit: systems 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,23 +29,24 @@ _STATUS, _PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 def costs(examination: Examination) -> None:
     """It answers a row and a batch in the time allowed, and takes no more memory than allowed."""
-    rows = answered(examination.model, examination.ordinary)
     limits = examination.limits
-    times: dict[str, dict[str, float] | None] = {}
-    examination.report["latency"] = times
-    for size in (1, BATCH, LARGE_BATCH):
-        if size == LARGE_BATCH and times[str(BATCH)]["least_us"] * LARGE_BATCH / BATCH > MOST_EXPECTED_US:  # type: ignore[index]
-            times[str(size)] = None
-            examination.notes.append(f"a batch of {size:,} rows was left out: it would take seconds")
-            continue
-        times[str(size)] = _timed(examination.model, np.resize(rows, (size, rows.shape[1])))
-        least = times[str(size)]["least_us"]  # type: ignore[index]
+    for size, least in _latencies(examination, (1, BATCH, LARGE_BATCH)):
         if size == 1 and least > limits.call_us:
             raise examination.refuse(Code.TOO_SLOW, f"a call for one row takes {least:,.0f} us, allowed are {limits.call_us:,.0f}")
         if size == BATCH and least / size > limits.row_us:
             said = f"a row takes {least / size:,.0f} us in a batch of {size}, allowed are {limits.row_us:,.0f}"
             raise examination.refuse(Code.TOO_SLOW, said)
-    _check_memory(examination)
+    grown, allowed = _memory(examination), limits.model_bytes
+    if grown is not None and grown > allowed:
+        said = f"loading it and scoring {LARGE_BATCH:,} rows took {grown:,} bytes, allowed are {allowed:,}"
+        raise examination.refuse(Code.TOO_MUCH_MEMORY, said)
+
+
+def measure(examination: Examination) -> None:
+    """What it costs at the sizes that are asked for; nothing is too much."""
+    for _ in _latencies(examination, examination.request.sizes):
+        pass
+    _memory(examination)
 
 
 def answered(model: OnnxModel, rows: Rows) -> Rows:
@@ -66,19 +68,34 @@ def forget_peak() -> None:
         return
 
 
-def _check_memory(examination: Examination) -> None:
+def _latencies(examination: Examination, sizes: Sequence[int]) -> Iterator[tuple[int, float]]:
+    """The least time of a call of each size, in microseconds, reported on the way; one that would take seconds is left out."""
+    rows = answered(examination.model, examination.ordinary)
+    times: dict[str, dict[str, float] | None] = {}
+    examination.report["latency"] = times
+    row_us = 0.0
+    for size in sizes:
+        if size * row_us > MOST_EXPECTED_US:
+            times[str(size)] = None
+            examination.notes.append(f"a batch of {size:,} rows was left out: it would take seconds")
+            continue
+        found = _timed(examination.model, np.resize(rows, (size, rows.shape[1])))
+        times[str(size)] = found
+        row_us = found["row_us"] if size > 1 else 0.0  # a call has a price of its own, which says nothing of many rows
+        yield size, found["least_us"]
+
+
+def _memory(examination: Examination) -> int | None:
+    """By how much memory grew at its peak, reported; None where the system does not say."""
     peak, before = _told("VmHWM"), examination.before_bytes
     if peak is None or before is None:
         examination.report["memory"] = None
         examination.notes.append("this system tells no memory, so its use was not judged")
-        return
+        return None
     now = resident_bytes() or peak
     grown = max(peak - before, 0)
     examination.report["memory"] = {"held_bytes": max(now - before, 0), "peak_bytes": grown}
-    allowed = examination.limits.model_bytes
-    if grown > allowed:
-        said = f"loading it and scoring {LARGE_BATCH:,} rows took {grown:,} bytes, allowed are {allowed:,}"
-        raise examination.refuse(Code.TOO_MUCH_MEMORY, said)
+    return grown
 
 
 def _timed(model: OnnxModel, rows: Rows) -> dict[str, float]:

@@ -55,5 +55,9 @@ class GateLimits:
 
 
 DEFAULT_LIMITS = GateLimits()
+BENCH_LIMITS = GateLimits(cpu_s=60, wall_s=240)
+"""Nothing is refused for its cost where costs are all that is asked for, so there is time for what is slow."""
+BENCH_SIZES = (1, 64, 1_024, 16_384)
+"""The batches whose time `measure` takes."""
 BATCH, LARGE_BATCH = 256, 4_096
 """The batches whose time is taken, beside single rows."""

@@ -3,7 +3,7 @@
 Its parts, in order:
 
     4 bytes    length of the head, big-endian
-    head       JSON: the limits, what the pipeline feeds its model with, the lengths of what follows
+    head       JSON: the limits, what the pipeline feeds its model with, sizes to measure, the lengths of what follows
     model      the bytes to examine
     champion   the bytes of the champion, or none
     rehearsal  float64 [rows, features], or none
@@ -39,6 +39,8 @@ class Request:
     rehearsal: Float64s | None = None
     """Feature vectors of real events, float64 [rows, features]."""
     champion: bytes | None = None
+    sizes: tuple[int, ...] = ()
+    """Where there are any: only what batches of these sizes cost is asked for."""
 
     def write(self, file: BinaryIO) -> None:
         """Write it so that `read` gives it back."""
@@ -46,6 +48,7 @@ class Request:
         head = {
             "limits": asdict(self.limits),
             "feed": asdict(self.feed),
+            "sizes": self.sizes,
             "content": len(self.content),
             "champion": None if self.champion is None else len(self.champion),
             "rehearsal": None if rehearsal is None else len(rehearsal),
@@ -71,4 +74,5 @@ class Request:
             limits=GateLimits(**{**limits, "domains": tuple(limits["domains"]), "operators": tuple(limits["operators"])}),
             rehearsal=rehearsal,
             champion=champion,
+            sizes=tuple(head["sizes"]),
         )

@@ -108,7 +108,10 @@ def test_a_file_goes_through_the_gate_into_the_registry(office: Office, tmp_path
     assert printed[0] == "the gate passes it for pipeline fraud, rehearsed on 0 real events"
     assert "  latency: row_us 8.1" in printed
     assert "  ! there was nothing to rehearse on: fraud.v1 holds no features of the present definition" in printed
-    assert printed[-1] == "ann@desk registered version 7 of fraud"
+    assert printed[-2:] == [
+        "ann@desk registered version 7 of fraud",
+        "it scores nothing yet; beside the others it would by: headrace model shadow fraud 7 --app anything:app",
+    ]
     version = office.control().read().version("fraud", "7")
     assert office.artifacts.get(version.sha256) == content
     assert (version.role, version.signature.output) == (Role.REGISTERED, "score")

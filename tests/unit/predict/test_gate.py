@@ -15,7 +15,7 @@ from headrace.errors import DefinitionError
 from headrace.models import stamp
 from headrace.predict import gate, onnx_file
 from headrace.predict.attached_rows import golden_entries
-from headrace.predict.gate import examine
+from headrace.predict.gate import examine, measure
 from headrace.predict.gate_codes import Code
 from headrace.predict.gate_limits import GateLimits
 from headrace.predict.gate_request import CHAMPION_STEP, Request
@@ -65,6 +65,17 @@ def test_champion_stands_beside() -> None:
     assert verdict.passed
     assert (told["champion_version"], sum(told["champion"]["counts"]), sum(told["candidate"]["counts"])) == ("1", 500, 500)
     assert told["apart"]["mean"] == pytest.approx(float(np.abs(0.1 * EVENTS @ W).mean()), rel=1e-4)
+
+
+def test_costs_alone_are_measured_and_not_judged() -> None:
+    """`measure` tells time and memory at sizes that are asked for, of a model too dear for `examine`; what is broken it refuses."""
+    limits = replace(ROOMY, call_us=0, row_us=0, model_bytes=0)
+    verdict = measure(zoo_good.linear(), PIPELINE, rehearsal=EVENTS, sizes=(1, 8), limits=limits)
+    assert verdict.passed
+    assert set(verdict.report["latency"]) == {"1", "8"}
+    assert verdict.report["memory"]["peak_bytes"] > 0
+    assert not {"golden", "hostile", "rehearsal"} & set(verdict.report)
+    assert codes(measure(b"nothing", PIPELINE)) == [Code.NOT_ONNX]
 
 
 def test_champion_that_cannot_be_loaded_is_a_note() -> None:
