@@ -65,7 +65,8 @@ class Pipeline:
     is looked up, or stands in the event.
 
     `model` is the path of an ONNX file that never changes. Without it versions come from the registry (`headrace model`), and `fallback` is
-    the score while none of them is champion.
+    the score while none of them is champion. With `notice` ("24h") whoever reads its predictions is told so long before who answers changes
+    (`notices.py`).
 
     With `corrections` the vectors that an event out of order changed after they were published are published again, to
     `<predictions>.corrections` and in the transaction of that event, told in the order of event time.
@@ -89,6 +90,7 @@ class Pipeline:
         corrections: bool = False,
         contributions: int = 0,
         fallback: float | None = None,
+        notice: str | int | None = None,
     ) -> None:
         where = f"Pipeline({name!r})"
         if not _PIPELINE_NAME.fullmatch(name):
@@ -128,6 +130,10 @@ class Pipeline:
         if fallback is not None and (model is not None or not math.isfinite(fallback)):
             raise DefinitionError(f"{where}: fallback={fallback} is the finite score of a pipeline without model=..., which has its model")
         self.fallback = fallback
+        if notice is not None and model is not None:
+            raise DefinitionError(f"{where}: notice={notice!r} is for a pipeline without model=...: this one's model never changes")
+        self.notice_ms = None if notice is None else duration_ms(notice, of=f"{where}: notice")
+        """How long before a change of who answers a notice of it is given; None: none is."""
 
     @property
     def shadow(self) -> str | None:

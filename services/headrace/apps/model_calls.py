@@ -1,7 +1,8 @@
 """The registry of an app's models from Python: what `headrace model` does, as functions that `headrace.models` names.
 
 Each opens the servers that the settings name (environment, `config`, else headrace.toml), says one command and closes them. All raise
-`RegistryRefused` with the reason and what to do, `TransientError` while a server is away.
+`RegistryRefused` with the reason and what to do, `TransientError` while a server is away. Of a pipeline with notice=... what changes who
+answers waits until notice was given (`headrace model promote --announce`), unless `given` says that it was "elsewhere", or "emergency".
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from headrace.apps.model_desk import opened
 from headrace.apps.rehearsal import MOST
 from headrace.definition import App
 from headrace.errors import DefinitionError
+from headrace.notices import Given
 from headrace.predict.model_card import ModelCard
 from headrace.predict.registry import Role, Version
 from headrace.settings import Settings, load
@@ -45,26 +47,54 @@ def shadow(app: App, pipeline: str, version: str, *, reason: str | None = None, 
 
 
 def challenge(
-    app: App, pipeline: str, version: str, *, share: float, reason: str | None = None, by: str | None = None, config: Config = None
+    app: App,
+    pipeline: str,
+    version: str,
+    *,
+    share: float,
+    reason: str | None = None,
+    given: Given | None = None,
+    by: str | None = None,
+    config: Config = None,
 ) -> Done:
     """Let a shadow answer in the champion's place for a share of the entities, 0 to 1; or give the challenger another share."""
-    return _move(app, pipeline, version, Role.CHALLENGER, share=share, reason=reason, by=by, config=config)
+    return _move(app, pipeline, version, Role.CHALLENGER, share=share, reason=reason, given=given, by=by, config=config)
 
 
-def promote(app: App, pipeline: str, version: str, *, reason: str | None = None, by: str | None = None, config: Config = None) -> Done:
+def promote(
+    app: App,
+    pipeline: str,
+    version: str,
+    *,
+    reason: str | None = None,
+    given: Given | None = None,
+    by: str | None = None,
+    config: Config = None,
+) -> Done:
     """Let a version answer as champion; the one before is retired."""
-    return _move(app, pipeline, version, Role.CHAMPION, reason=reason, by=by, config=config)
+    return _move(app, pipeline, version, Role.CHAMPION, reason=reason, given=given, by=by, config=config)
 
 
-def rollback(app: App, pipeline: str, *, reason: str | None = None, by: str | None = None, config: Config = None) -> Done:
+def rollback(
+    app: App, pipeline: str, *, reason: str | None = None, given: Given | None = None, by: str | None = None, config: Config = None
+) -> Done:
     """Let the champion before the last promotion answer again."""
     with opened(app, _settings(config), by=by) as desk:
-        return desk.commands.carry_out(desk.commands.rollback(pipeline, reason=reason))
+        return desk.change(desk.commands.rollback(pipeline, reason=reason), given=given)
 
 
-def retire(app: App, pipeline: str, version: str, *, reason: str | None = None, by: str | None = None, config: Config = None) -> Done:
+def retire(
+    app: App,
+    pipeline: str,
+    version: str,
+    *,
+    reason: str | None = None,
+    given: Given | None = None,
+    by: str | None = None,
+    config: Config = None,
+) -> Done:
     """End a version, a champion too: then nobody answers but the fallback."""
-    return _move(app, pipeline, version, Role.RETIRED, reason=reason, by=by, config=config)
+    return _move(app, pipeline, version, Role.RETIRED, reason=reason, given=given, by=by, config=config)
 
 
 def withdraw(app: App, pipeline: str, version: str, *, reason: str | None = None, by: str | None = None, config: Config = None) -> Done:
@@ -95,11 +125,12 @@ def _move(
     *,
     share: float | None = None,
     reason: str | None,
+    given: Given | None = None,
     by: str | None,
     config: Config,
 ) -> Done:
     with opened(app, _settings(config), by=by) as desk:
-        return desk.commands.carry_out(desk.commands.move(pipeline, version, to, share=share, reason=reason))
+        return desk.change(desk.commands.move(pipeline, version, to, share=share, reason=reason), given=given)
 
 
 def _content(model: bytes | str | Path) -> bytes:

@@ -11,7 +11,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from headrace.apps.model_commands import ModelCommands, Prepared
+from headrace.apps.model_commands import Done, Log, ModelCommands, Prepared
+from headrace.apps.model_notices import announced, insist_on_notice, notice_of
 from headrace.apps.rehearsal import MOST, last_vectors
 from headrace.clock import Clock
 from headrace.consume.facts import Facts
@@ -20,6 +21,7 @@ from headrace.control_log import ControlLog
 from headrace.definition import App, Pipeline
 from headrace.errors import ArtifactRefused, RegistryRefused
 from headrace.memory_log import MemoryControl, MemoryLog, MemoryReader
+from headrace.notices import Given
 from headrace.predict import onnx_file
 from headrace.predict.artifacts import ArtifactStore, sha256_of
 from headrace.predict.commands import MOST_BY
@@ -28,6 +30,7 @@ from headrace.predict.gate_limits import DEFAULT_LIMITS
 from headrace.predict.lineage import lineage_in
 from headrace.predict.model_card import ModelCard, card_in
 from headrace.predict.signature import Signature
+from headrace.publish.records import Notice, encode
 from headrace.types import Float64s, TopicPartition
 
 if TYPE_CHECKING:
@@ -68,9 +71,12 @@ class Benched:
 class Desk:
     """Commands to a registry, and what they are decided by."""
 
-    def __init__(self, app: App, commands: ModelCommands, reader: Callable[[], RecordReader], *, gate: Examine = examine) -> None:
+    def __init__(
+        self, app: App, commands: ModelCommands, reader: Callable[[], RecordReader], facts_log: Log, *, gate: Examine = examine
+    ) -> None:
+        """`facts_log`: where facts are written."""
         self.app, self.commands, self.reader = app, commands, reader
-        self._gate = gate
+        self._facts_log, self._gate = facts_log, gate
 
     def examine(
         self, content: bytes, *, pipeline: str | None = None, rehearse: int = MOST, limits: GateLimits = DEFAULT_LIMITS
@@ -140,6 +146,40 @@ class Desk:
             raise RegistryRefused(f"pipeline {pipeline} has no champion: name a version; `headrace model list` shows which there are")
         return self.commands.artifacts.get(registry.version(pipeline, named).sha256)
 
+    def announce(self, prepared: Prepared) -> Notice:
+        """Give notice of what a command will change, as long before as its pipeline declares; or find the one that was given.
+
+        Raises `RegistryRefused` where there is nothing to give notice of, `TransientError`, `BrokerRefused`.
+        """
+        pipeline = self.commands.pipeline(prepared.command.pipeline)
+        notice, old = announced(pipeline, prepared, self.facts(), self.commands.registry().versions(pipeline.name))
+        if not old:
+            self._remember(notice)
+        return notice
+
+    def change(self, prepared: Prepared, *, given: Given | None = None) -> Done:
+        """Carry a command out of whose change notice was given long enough before; `given` says why there need not be one of ours.
+
+        Then one is written right before the command. Raises `RegistryRefused`, `TransientError`, `BrokerRefused`.
+        """
+        pipeline = self.commands.pipeline(prepared.command.pipeline)
+        if given is None:
+            self.insist_on_notice(prepared)
+        else:
+            notice = notice_of(pipeline, prepared, given)
+            if notice is not None:
+                self._remember(notice)
+        return self.commands.carry_out(prepared)
+
+    def insist_on_notice(self, prepared: Prepared) -> None:
+        """Raise `RegistryRefused` where a command must wait for a notice of its change."""
+        pipeline = self.commands.pipeline(prepared.command.pipeline)
+        if pipeline.notice_ms is not None:
+            insist_on_notice(pipeline, prepared, self.facts(), self.commands.registry().versions(pipeline.name))
+
+    def _remember(self, notice: Notice) -> None:
+        self._facts_log.write(b"notice", encode(notice))
+
     def facts(self) -> list[bytes | None]:
         """The facts of the app. Raises `TransientError`, `BrokerRefused`."""
         with closing(self.reader()) as reader:
@@ -180,7 +220,8 @@ def opened(app: App, settings: Settings, *, by: str | None = None) -> Iterator[D
         control = ControlLog(app.control, Facts(app.control, reader, written_end))
         commands = ModelCommands(app, control, log, artifact_store(app, settings), by=by or somebody(), now_ms=wall_ms)
         with closing(commands):
-            yield Desk(app, commands, reader)
+            facts_log = KafkaControl({**properties, **settings.kafka.producer_properties}, app.name, app.facts)
+            yield Desk(app, commands, reader, facts_log)
 
 
 def embedded(app: App, log: MemoryLog, artifacts: ArtifactStore, clock: Clock, *, by: str = "embedded", gate: Examine = examine) -> Desk:
@@ -188,7 +229,7 @@ def embedded(app: App, log: MemoryLog, artifacts: ArtifactStore, clock: Clock, *
     insist_on_registry(app)
     control = ControlLog(app.control, Facts(app.control, lambda: MemoryReader(log), log.end_offset))
     commands = ModelCommands(app, control, MemoryControl(log, app.control), artifacts, by=by, now_ms=clock.now_ms)
-    return Desk(app, commands, lambda: MemoryReader(log), gate=gate)
+    return Desk(app, commands, lambda: MemoryReader(log), MemoryControl(log, app.facts), gate=gate)
 
 
 def insist_on_registry(app: App) -> None:

@@ -1,6 +1,6 @@
 """`headrace model`: the versions of an app's models, for the engineers who own them.
 
-This module lists and shows; `model_register.py`, `model_moves.py`, `model_diff.py` and `model_bench.py` hold the other commands.
+This module lists and shows; `model_register.py`, `model_moves.py`, `model_diff.py`, `model_bench.py` and `model_who.py` hold the others.
 """
 
 from __future__ import annotations
@@ -105,21 +105,31 @@ def history(
     config: Config = None,
     output: As = Output.TEXT,
 ) -> None:
-    """Tell who gave which role to which version, when and why, the oldest first."""
+    """Tell who gave which role to which version, when and why, and which notice was given of it, the oldest first."""
+    from headrace.notices import notice_text, notices_in
     from headrace.predict.registry import Role
+    from headrace.publish.records import encode
 
     with opened(app_reference, config) as desk:
         registry = desk.commands.registry()
         if version is None:
             desk.commands.pipeline(pipeline)
         versions = registry.versions(pipeline) if version is None else [registry.version(pipeline, version)]
-    moves = [(change, one.version) for one in versions for change in one.history]
-    moves.sort(key=lambda move: (move[0].offset, move[0].role is not Role.RETIRED))  # of one command: who goes, then who comes
+        notices = [one for one in notices_in(desk.facts(), pipeline) if version in {None, one.before, one.to}]
+    # A notice stands before what was not known when it was given; of one command it is told first who goes, then who comes.
+    lines: list[tuple[tuple[int, int], dict[str, Any], str]] = [
+        ((one.expects, 0), {"version": one.to, "notice": json.loads(encode(one))}, notice_text(one)) for one in notices
+    ]
+    for one in versions:
+        for change in one.history:
+            place = change.offset, 1 if change.role is Role.RETIRED else 2
+            lines.append((place, {"version": one.version, **plain(change)}, f"version {one.version}: {_moved(change)}"))
+    lines.sort(key=lambda line: line[0])
     if output is Output.JSON:
-        typer.echo(json.dumps([{"version": name, **plain(change)} for change, name in moves], indent=2))
+        typer.echo(json.dumps([found for _, found, _ in lines], indent=2))
         return
-    for change, name in moves:
-        typer.echo(f"version {name}: {_moved(change)}")
+    for _, _, text in lines:
+        typer.echo(text)
 
 
 @app.command("card")

@@ -89,11 +89,15 @@ def until_interrupted() -> Callable[[], bool]:
 
 
 def text(record: Record) -> str:
-    """A record on a few lines: where, when and whose it is, its headers, its value."""
+    """A record on a few lines: where, when and whose it is, its headers, its value; of a notice what it says, too."""
+    from headrace.notices import notice_in, notice_text
+
     when = datetime.fromtimestamp(record.timestamp_ms / 1_000, UTC).isoformat(timespec="milliseconds")
     head = f"{record.topic}-{record.partition} offset {record.offset} {when} key {readable(record.key)}"
     headers = [f"    {name}: {readable(value)}" for name, value in record.headers]
-    return "\n".join([head, *headers, f"    {readable(record.value)}"])
+    notice = notice_in(record.value)
+    said = [] if notice is None else [f"    = {notice_text(notice)}"]
+    return "\n".join([head, *headers, f"    {readable(record.value)}", *said])
 
 
 def line(record: Record) -> str:

@@ -5,9 +5,8 @@
     at half                   promote it
     at three quarters         roll back
 
-Each command goes the way of `headrace model`: through the gate, to the control topic, read back. A worker hears of one within a quarter
-of a second, in which these replays would be some thousand records further, or over; so the clock that it goes by is put forward, and it
-looks at once.
+Each command goes the way of `headrace model`: through the gate, to the control topic, read back. The worker in this process looks there
+between any two batches.
 
 Limit: the gate looks into files with the package onnx. Where that is not installed, as in what `make demo` installs, versions are
 registered without, and that is told; the build's tests put the same files through it.
@@ -24,7 +23,6 @@ from headrace.apps.model_commands import Prepared
 from headrace.apps.model_desk import Examine, embedded
 from headrace.clock import Clock
 from headrace.definition import App
-from headrace.line_up import LOOK_MS
 from headrace.memory_log import MemoryLog
 from headrace.predict import onnx_file
 from headrace.predict.artifacts import ArtifactStore
@@ -36,25 +34,6 @@ SHADOW_AT, PROMOTE_AT, ROLL_BACK_AT = 1 / 3, 1 / 2, 3 / 4
 """Shares of the records that have their answers by then."""
 SKIPPED = "skipped: the package onnx is not installed here"
 BY = "demo"
-
-
-class ForwardClock:
-    """A clock that can be put forward, for those who wait by it; the time on the wall stays what it is."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock, self._forward_ns = clock, 0
-
-    def now_ms(self) -> int:
-        """Milliseconds since 1970, UTC."""
-        return self._clock.now_ms()
-
-    def monotonic_ns(self) -> int:
-        """Nanoseconds from some beginning, and by how much it was put forward."""
-        return self._clock.monotonic_ns() + self._forward_ns
-
-    def put_forward(self, by_ms: int) -> None:
-        """Let those who wait by it find so much time gone."""
-        self._forward_ns += by_ms * 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +68,7 @@ class Engineer:
         """`files` are the two versions, stamped; `gate` is what they have to pass where it can run. Nothing is done yet."""
         (self._pipeline,) = app.registry_pipelines
         self._desk = embedded(app, log, artifacts, clock, by=BY, gate=gate)
-        self.clock = ForwardClock(clock)
-        """What the workers go by."""
+        self._clock = clock
         self.registered: list[Registered] = []
         self.moved: list[Moved] = []
         first, second = (path.read_bytes() for path in files)
@@ -111,14 +89,13 @@ class Engineer:
             epoch = self._desk.commands.registry().epoch_of(self._pipeline.name)
             did = done.outcome.said.removeprefix(f"{BY} ").removesuffix(f" of {self._pipeline.name}")
             self.moved.append(Moved(did=did, epoch=epoch, answered=answered))
-            self.clock.put_forward(LOOK_MS)
 
     def facts(self) -> list[bytes | None]:
         """What the workers wrote of when they took a change up."""
         return self._desk.facts()
 
     def _register(self, content: bytes) -> str:
-        begun_ns = self.clock.monotonic_ns()
+        begun_ns = self._clock.monotonic_ns()
         if onnx_file.installed():
             examined = self._desk.examine(content, pipeline=self._pipeline.name)
             prepared = self._desk.registration(examined)
@@ -127,7 +104,7 @@ class Engineer:
             prepared = self._desk.commands.register(content, OnnxModel.load(content, self._pipeline.feature_names).signature)
             gate = SKIPPED
         version = self._desk.commands.carry_out(prepared).version.version
-        seconds = (self.clock.monotonic_ns() - begun_ns) / 1e9
+        seconds = (self._clock.monotonic_ns() - begun_ns) / 1e9
         self.registered.append(Registered(version=version, bytes=len(content), gate=gate, seconds=seconds))
         return version
 

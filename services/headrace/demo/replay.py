@@ -147,7 +147,7 @@ class Replay:
             app,
             log=log,
             store=MemoryStore(),
-            clock=self._engineer.clock,
+            clock=clock,
             artifacts=artifacts,
             limits=Limits(max_batch=min(batch, max(1, self._feed.written // LEAST_BATCHES)), overlap_from=NO_OVERLAP),
             watch=silent_watch(clock, committed=self._told.committed),

@@ -186,6 +186,31 @@ class DeadLetterHeaders(Struct, frozen=True, kw_only=True):
     )
 
 
+class Notice(Struct, frozen=True, kw_only=True):
+    """A record of the facts topic `<app>.facts.v1`: who answers for a pipeline is going to change, or changes now.
+
+    Other records there have another `kind`; a reader passes over those it does not know.
+    """
+
+    kind: Literal["notice"]
+    pipeline: Annotated[str, Meta(description="The pipeline whose predictions come from another version then.")]
+    what: Annotated[
+        Literal["champion", "challenger"], Meta(description="Whose role changes: who answers for all entities, or for a share.")
+    ]
+    before: Annotated[str, Meta(description="The version that has the role; null: nobody has.")] | None = msgspec.field(name="from")
+    to: Annotated[str, Meta(description="The version that gets it; null: nobody does, and the fallback score is given.")] | None
+    share: Annotated[float, Meta(description="Of a challenger: the share of the entities.")] | UnsetType = UNSET
+    at_ms: Annotated[int, Meta(description="It does not come before then, milliseconds UTC.")]
+    given: Annotated[
+        Literal["ahead", "elsewhere", "emergency"],
+        Meta(description="ahead: the declared time before; elsewhere: notice was given in another way; emergency: there was none."),
+    ]
+    given_ms: Annotated[int, Meta(description="When it was given, milliseconds UTC, by the clock of who gave it.")]
+    expects: Annotated[int, Meta(ge=0, description="The offset behind the last record of the control topic that its author had read.")]
+    by: Annotated[str, Meta(description="Who gave it.")]
+    reason: Annotated[str, Meta(description="Why.")] | UnsetType = UNSET
+
+
 class Bytes(Struct, frozen=True, kw_only=True):
     """What a pointer keeps of bytes that did not fit."""
 
@@ -231,6 +256,11 @@ def decode_prediction(value: bytes) -> Prediction:
 def decode_correction(value: bytes) -> Correction:
     """The correction in a record's value; members it does not know are ignored. Raises `ValueError`."""
     return msgspec.json.decode(value, type=Correction)
+
+
+def decode_notice(value: bytes) -> Notice:
+    """The notice in a record's value; members it does not know are ignored. Raises `ValueError`."""
+    return msgspec.json.decode(value, type=Notice)
 
 
 def beside_views(prediction: Prediction, views: Collection[str]) -> Prediction:

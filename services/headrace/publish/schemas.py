@@ -25,8 +25,10 @@ from headrace.publish.records import (
     CorrectionHeaders,
     DeadLetterHeaders,
     DeadLetterPointer,
+    Notice,
     Prediction,
     PredictionHeaders,
+    encode,
     json_schema,
 )
 from headrace.types import Corrected, DeadLetter, EventBatch, Headers, OutRecords, Reason, RecordBatch, Role
@@ -38,6 +40,7 @@ SCHEMAS: dict[str, type[Any]] = {
     "correction-headers": CorrectionHeaders,
     "dead-letter-headers": DeadLetterHeaders,
     "dead-letter-pointer": DeadLetterPointer,
+    "notice": Notice,
 }
 
 TRACE: Headers = [("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")]
@@ -62,6 +65,7 @@ def example_files() -> dict[str, Any]:
             flights, names, None, headers=HeaderPolicy.CLOUDEVENTS, contributions=np.array([[-0.25, 0.0, 0.5]])
         ),
         "correction.json": correction(flights, names, values, join="UA-1545-2013-01-01"),
+        "notice.json": notice(),
     }
     letters = {
         "dead-letter.contract": DeadLetter(
@@ -144,6 +148,24 @@ def correction(flights: RecordBatch, names: Sequence[str], values: np.ndarray[An
         joins=np.array([join], dtype=object),
     )
     return example(encoder.encode(causes, corrected, np.array([0.0703125]), DEPARTED_MS + 12))
+
+
+def notice() -> dict[str, Any]:
+    """What is told a day before another version of the model answers, as an example."""
+    told = Notice(
+        kind="notice",
+        pipeline="late_arrival",
+        what="champion",
+        before="3",
+        to="4",
+        at_ms=DEPARTED_MS + 86_400_000,
+        given="ahead",
+        given_ms=DEPARTED_MS,
+        expects=17,
+        by="ann@desk",
+    )
+    records = OutRecords(topic="flights.facts.v1", keys=[b"notice"], values=[encode(told)], headers=[[]], timestamps_ms=[DEPARTED_MS])
+    return example(records)
 
 
 def flight_records(values: Sequence[bytes]) -> RecordBatch:

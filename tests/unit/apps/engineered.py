@@ -53,17 +53,19 @@ def passes(*_: object, **__: object) -> Verdict:
 class Office:
     """A control topic in memory, and a desk for everybody who works on it."""
 
-    def __init__(self) -> None:
+    def __init__(self, app: hr.App = app) -> None:
+        self.app = app
         self.clock = ManualClock(START_MS)
         self.log = MemoryLog(self.clock)
         self.log.create_topic(app.control, 1)
+        self.log.create_topic(app.facts, 1)
         self.artifacts = MemoryArtifacts()
         self._ids = 0
 
     def desk(self, by: str = "ann@desk", *, pause: Hook = go_on) -> ModelCommands:
         """The desk of somebody, who has read nothing yet."""
         return ModelCommands(
-            app,
+            self.app,
             self.control(),
             MemoryControl(self.log, app.control, pause=pause),
             self.artifacts,
@@ -74,7 +76,7 @@ class Office:
 
     def open(self, by: str = "ann@desk", *, gate: Examine = examine) -> Desk:
         """The same with what it is decided by."""
-        return Desk(app, self.desk(by), lambda: MemoryReader(self.log), gate=gate)
+        return Desk(self.app, self.desk(by), lambda: MemoryReader(self.log), MemoryControl(self.log, self.app.facts), gate=gate)
 
     def control(self) -> ControlLog:
         """The control topic as a new reader finds it."""

@@ -33,7 +33,6 @@ SECOND = Switch(
 def office(monkeypatch: pytest.MonkeyPatch) -> Office:
     """An app that switched twice."""
     found = Office()
-    found.log.create_topic(app.facts, 1)
     for switch in (FIRST, SECOND):
         found.log.append(app.facts, 0, b"switch", switch_fact(switch))
 

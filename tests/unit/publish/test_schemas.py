@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from headrace.publish.records import decode_correction, decode_dead_letter_headers, decode_pointer, decode_prediction
+from headrace.publish.records import decode_correction, decode_dead_letter_headers, decode_notice, decode_pointer, decode_prediction
 from headrace.publish.schemas import example_files, schema_files, text_of, write
 
 FOLDER = Path(__file__).parents[3] / "schemas"
@@ -61,6 +61,10 @@ def test_an_example_can_be_read_for_ever(path: Path) -> None:
         schema("correction").validate(record["value"])
         schema("correction-headers").validate(record["headers"])
         assert decode_correction(value).entity == record["key"]
+        return
+    if path.name.startswith("notice"):
+        schema("notice").validate(record["value"])
+        assert decode_notice(value).pipeline == record["value"]["pipeline"]
         return
     assert path.name.startswith("dead-letter.")
     schema("dead-letter-headers").validate(record["headers"])
