@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headrace.clock import ManualClock, SystemClock
-from headrace.demo.engineer import SKIPPED, ForwardClock
+from headrace.clock import SystemClock
+from headrace.demo.engineer import SKIPPED
 from headrace.demo.flights import MODEL, SECOND_MODEL, aircraft_alone, app_with_registry
 from headrace.demo.replay import Replay, Replayed
 from headrace.errors import RegistryRefused
@@ -106,12 +106,3 @@ def test_a_short_replay_takes_every_change_up(count: int) -> None:
     found = replay.run(Listener()).versions
     assert [switched.did for switched in found.switches] == CHANGES
     assert found.failures() == []
-
-
-def test_a_clock_that_is_put_forward_leaves_the_wall_alone() -> None:
-    """Who waits by it finds the time gone; the time on the wall is the machine's."""
-    inner = ManualClock(now_ms=1_000)
-    clock = ForwardClock(inner)
-    clock.put_forward(250)
-    inner.advance(3)
-    assert (clock.monotonic_ns(), clock.now_ms()) == (253_000_000, 1_003)
