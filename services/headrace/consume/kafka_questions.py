@@ -14,13 +14,13 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec, TopicDescription
 
 from headrace import commit_metadata
-from headrace.errors import UnstableOffsets
+from headrace.errors import TransientError, UnstableOffsets
 from headrace.kafka_client import Coordinator, answer, reason, translate
 from headrace.types import LogRange, Position, TopicPartition
 
 ANSWER_S = 5.0
 """How long a question may take."""
-_ANOTHER_EPOCH = frozenset({KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH})
+_ANOTHER_EPOCH = frozenset({KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError._NOENT})
 STABLE_S = 0.5
 """How long a stable offset is waited for at first; twice as long after each time it did not come, up to `ANSWER_S`."""
 
@@ -64,13 +64,13 @@ class KafkaQuestions:
     def log_range(self, partition: TopicPartition) -> LogRange:
         """The oldest kept offset and the last stable one."""
         doing = f"asking how far {partition.topic}-{partition.partition} reaches"
-        first, last = (self._offset(partition, spec, doing) for spec in (OffsetSpec.earliest(), OffsetSpec.latest()))
+        first, last = (_told(self._offset(partition, spec, doing), doing) for spec in (OffsetSpec.earliest(), OffsetSpec.latest()))
         return LogRange(start=first, end=last)
 
     def written_end(self, partition: TopicPartition) -> int:
         """The end, pending transactions included."""
         doing = f"asking how far {partition.topic}-{partition.partition} is written"
-        return self._offset(partition, OffsetSpec.latest(), doing, IsolationLevel.READ_UNCOMMITTED)
+        return _told(self._offset(partition, OffsetSpec.latest(), doing, IsolationLevel.READ_UNCOMMITTED), doing)
 
     def offset_at(self, partition: TopicPartition, time_ms: int) -> int | None:
         """The first offset below the last stable one with a timestamp of at least `time_ms`; markers and aborted records count too."""
@@ -97,7 +97,9 @@ class KafkaQuestions:
     def _offset(
         self, partition: TopicPartition, spec: OffsetSpec, doing: str, isolation: IsolationLevel = IsolationLevel.READ_COMMITTED
     ) -> int:
-        """Ask the leader; librdkafka asks with the epoch it knows, and learns a newer one only when the topic is described."""
+        """Ask the leader; librdkafka asks with the epoch it knows, and learns a newer one, or of a leader at all after there was none, only
+        when the topic is described.
+        """
         name = KafkaPartition(*partition)
 
         def ask() -> Future[ListOffsetsResultInfo]:
@@ -109,6 +111,13 @@ class KafkaQuestions:
             self.topic_id(partition.topic)
             asked = ask()
         return answer(asked, doing).offset
+
+
+def _told(offset: int, doing: str) -> int:
+    """The offset of an answer; one below zero is none, which librdkafka gives for a broker that is just going away."""
+    if offset < 0:
+        raise TransientError(f"{doing}: the answer holds no offset")
+    return offset
 
 
 class TopicWatch:
