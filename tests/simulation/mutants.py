@@ -40,7 +40,7 @@ V27  corrections go out in a transaction of their own, before that of the offset
 and, of roles that move:
 
 V28  who scores is told in a transaction of its own, before that of the offsets
-V29  whoever comes to a partition does not know by which state of the registry it was scored
+V29  whoever comes to a partition does not tell that others scored it before
 V30  a switch is told from behind the first batch that it scores
 
 The control is no mutant but the protocol with one belt less: nobody looks at the owner, only at the offsets. It must keep the promise.
@@ -400,14 +400,15 @@ def v28_switches_have_a_transaction_of_their_own() -> Iterator[None]:
 
 
 @contextmanager
-def v29_epochs_are_not_handed_on() -> Iterator[None]:
-    """Positions are committed without the state of the registry."""
-    add_offsets = MemoryLog.add_offsets
+def v29_who_comes_tells_nothing() -> Iterator[None]:
+    """Whoever comes to a partition takes what was told of it for what scores now."""
+    start = Paths.start
 
-    def forgetful(self: MemoryLog, name: str, epoch: int, offsets: Mapping[TopicPartition, Position], *group: Any) -> bool:
-        return add_offsets(self, name, epoch, {one: replace(position, epochs={}) for one, position in offsets.items()}, *group)
+    def silent(self: Paths, partition: TopicPartition, plan: Plan) -> None:
+        start(self, partition, plan)
+        self._epochs[partition] = self._line_up.epochs(self._pipelines(partition.topic))
 
-    with patch.object(MemoryLog, "add_offsets", forgetful):
+    with patch.object(Paths, "start", silent):
         yield
 
 
@@ -571,7 +572,7 @@ MUTANTS: Mapping[str, Callable[[], AbstractContextManager[object]]] = {
     "V26": v26_corrections_are_not_counted,
     "V27": v27_corrections_have_a_transaction_of_their_own,
     "V28": v28_switches_have_a_transaction_of_their_own,
-    "V29": v29_epochs_are_not_handed_on,
+    "V29": v29_who_comes_tells_nothing,
     "V30": v30_switches_are_told_late,
 }
 """By name; the protocol itself passes the same schedules."""

@@ -1,6 +1,6 @@
 """`headrace model`: the versions of an app's models, for the engineers who own them.
 
-This module lists and shows; `model_register.py`, `model_moves.py`, `model_diff.py`, `model_bench.py` and `model_who.py` hold the others.
+from headrace.cli import model_bench, model_diff, model_moves, model_register, model_retrain, model_who
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli import model_bench, model_diff, model_moves, model_register, model_who
+from headrace.cli import model_bench, model_diff, model_moves, model_register, model_retrain, model_who
 from headrace.cli.output import Output
 
 if TYPE_CHECKING:
@@ -209,6 +209,7 @@ def _time(at_ms: int) -> str:
 
 
 model_register.add_to(app)
+model_retrain.add_to(app)
 model_moves.add_to(app)
 model_diff.add_to(app)
 model_bench.add_to(app)

@@ -150,7 +150,7 @@ def stamped(desk: Desk, content: bytes, pipeline: str | None, version: str, outp
     )
 
 
-def show_refusals(model: Path, examined: Examined, output: Output) -> None:
+def show_refusals(model: object, examined: Examined, output: Output) -> None:
     """Print why the gate refuses a file."""
     refusals = examined.verdict.refusals
     if output is Output.JSON:

@@ -17,6 +17,7 @@
     scenarios.py  `scenario`: what another model, threshold or input would have changed; changed_inputs.py, span.py, versions.py say which,
                   replaying.py folds, served_scores.py compares with what was served, what_changed.py and grading.py tell it,
                   scenario_shown.py and scenario_chart.py show it
+    retraining.py  a span of a frame, the recipe that trains on it, and how good the result is beside the version before
     course.py     one entity's features over time; chart.py draws them, the home of matplotlib
 
 The fold itself is `features/training.py`. This folder is the home of pyarrow, which comes with `headrace[training]`.

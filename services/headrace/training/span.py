@@ -62,15 +62,15 @@ class Span:
                 raise DefinitionError(f"scenario: there is no partition {number} to take offsets of; there are {there[0]} to {there[-1]}")
 
 
-def span_of(begin: Bound | None, end: Bound | None) -> Span:
-    """The span between two bounds. Raises `DefinitionError` for what is no bound, and where nothing can lie between them."""
-    begin_ms, begins = _bound(begin, "begin")
-    end_ms, ends = _bound(end, "end")
+def span_of(begin: Bound | None, end: Bound | None, *, of: str = "scenario") -> Span:
+    """The span between two bounds, `of` what. Raises `DefinitionError` for what is no bound, and where nothing can lie between them."""
+    begin_ms, begins = _bound(begin, f"{of}: begin")
+    end_ms, ends = _bound(end, f"{of}: end")
     if begin_ms is not None and end_ms is not None and begin_ms >= end_ms:
-        raise DefinitionError(f"scenario: it ends ({end!r}) before it begins ({begin!r}); nothing lies between")
+        raise DefinitionError(f"{of}: it ends ({end!r}) before it begins ({begin!r}); nothing lies between")
     for number in begins.keys() & ends.keys():
         if begins[number] >= ends[number]:
-            raise DefinitionError(f"scenario: of partition {number} it ends at {ends[number]}, where it begins at {begins[number]}")
+            raise DefinitionError(f"{of}: of partition {number} it ends at {ends[number]}, where it begins at {begins[number]}")
     return Span(begin_ms=begin_ms, end_ms=end_ms, begins=begins, ends=ends)
 
 
@@ -90,7 +90,7 @@ def _bound(given: Bound | None, where: str) -> tuple[int | None, dict[int, int]]
         case Sequence():
             found = _all_written(given, where)
         case _:
-            raise DefinitionError(f"scenario: {where}={given!r} is neither an instant nor offsets by partition")
+            raise DefinitionError(f"{where}={given!r} is neither an instant nor offsets by partition")
     return found
 
 
@@ -101,7 +101,7 @@ def _all_written(given: Sequence[str], where: str) -> tuple[int | None, dict[int
     for one in given:
         instant, offsets = _written(one, where)
         if instant is not None or offsets.keys() & found.keys():
-            raise DefinitionError(f"scenario: {where}={one!r}: give one instant, or one offset for each of several partitions")
+            raise DefinitionError(f"{where}={one!r}: give one instant, or one offset for each of several partitions")
         found |= offsets
     return None, found
 
@@ -116,7 +116,7 @@ def _written(text: str, where: str) -> tuple[int | None, dict[int, int]]:
         return _ms(datetime.fromisoformat(text)), {}
     except ValueError:
         raise DefinitionError(
-            f"scenario: {where}={text!r} is neither an instant, such as 2026-01-31T12:00 or 1769860800000, nor an offset of a partition, "
+            f"{where}={text!r} is neither an instant, such as 2026-01-31T12:00 or 1769860800000, nor an offset of a partition, "
             "such as 2:1500"
         ) from None
 
