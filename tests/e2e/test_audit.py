@@ -37,7 +37,7 @@ class Deployment:
         self.events: list[Sold] = sold(self._driver)
         self._topics = KafkaTopics({"bootstrap.servers": self._bootstrap})
         settings = {"retention.ms": "-1"}
-        wishes = [TopicWish(name=name, partitions=PARTITIONS, replication=-1, settings=settings) for name in (SOURCE, PREDICTIONS)]
+        wishes = [TopicWish(name=name, partitions=PARTITIONS, replication=-1, settings=settings) for name in (SOURCE, *app.result_topics)]
         wishes += [TopicWish(name=name, partitions=1, replication=-1, settings=settings) for name in (app.dead_letters, app.facts)]
         self._topics.create(wishes)
 
