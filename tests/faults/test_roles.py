@@ -74,7 +74,8 @@ def switched(trial: Trial, kills: dict[Moment, int], moves: int) -> None:
     assert figures["kills"] == sum(kills.values())
 
 
-@pytest.mark.stack
+@pytest.mark.faults
+@pytest.mark.timeout(400)
 def test_roles_move_under_load(trial: Make) -> None:
     """T72, small: 8 moves of roles and 2 kills: one result each, of the version that the facts say, and exactly its shadows."""
     switched(trial(roles=True), {Moment.IN_TRANSACTION: 1, Moment.BEFORE_STORE: 1}, moves=8)
