@@ -12,7 +12,7 @@ from typing import TypeVar
 from headrace.changes import Changes, changes, definitions_fact, last_applied, starts_fact, topic_names
 from headrace.consume.kafka_reader import KafkaReader
 from headrace.definition import App
-from headrace.errors import TransientError
+from headrace.errors import BrokerRefused, TransientError
 from headrace.publish.kafka_control import write_now
 from headrace.publish.kafka_topics import KafkaTopics, TopicWish
 from headrace.types import OutRecords, Position, TopicPartition
@@ -87,7 +87,7 @@ class Cluster:
     def _starts(self, wanted: Changes) -> dict[TopicPartition, Position]:
         reader = KafkaReader(self.properties)
         try:
-            ranges = {name: _insist(partial(reader.log_range, name)) for name in wanted.offsets}
+            ranges = {name: _insist(partial(reader.log_range, name), BrokerRefused) for name in wanted.offsets}
         finally:
             reader.close()
         return {
@@ -108,11 +108,14 @@ class Cluster:
             reader.close()
 
 
-def _insist(call: Callable[[], Answer]) -> Answer:
-    """Try until what was just made is there: partitions need a leader, groups a coordinator."""
+def _insist(call: Callable[[], Answer], also: type[Exception] = TransientError) -> Answer:
+    """Try until what was just made is there: partitions need a leader, groups a coordinator.
+
+    `also`: what a client may raise that has not heard of it yet.
+    """
     for _ in range(LEADER_TRIES):
         try:
             return call()
-        except TransientError:
+        except (TransientError, also):
             time.sleep(LEADER_PAUSE_S)
     return call()
