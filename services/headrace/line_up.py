@@ -38,6 +38,8 @@ WHATEVER = 1 << 53
 """What a command expects that is right whatever was done meanwhile."""
 AGAIN_MS = 1_000
 """How often it is tried again to load what could not be loaded."""
+HEARD_MS = 10_000
+"""By when a worker hears of its own command: one that was not carried out by then went with a transaction that was aborted."""
 _MARK = re.compile(r"(\w+)\.(\d+)")
 
 Read = Callable[[], Registry]
@@ -122,9 +124,10 @@ class LineUp:
         self._patience, self._by, self._wall_ms, self._every_ms = patience, by, wall_ms, every_ms
         self._models: dict[tuple[str, str], Model] = {}
         """What is loaded, by pipeline and sha256; belongs to the executor, as does the next one."""
-        self._tried_ms: dict[str, int] = {}
-        self._withdrawn: set[tuple[str, str, int]] = set()
-        """What was taken out of its role, and in which epoch."""
+        self._tried: dict[str, tuple[str, int, int]] = {}
+        """For which era and epoch it was tried to load a pipeline's versions last, and when."""
+        self._withdrawn_ms: dict[tuple[str, str, int], int] = {}
+        """When what was taken out of its role, and in which epoch."""
         self._answered: dict[tuple[str, str], tuple[int, int]] = {}
         """Of shadows and challengers, what they were asked in the window at hand, and had no score for."""
         self._look: Outcome[dict[str, Standing]] | None = None
@@ -212,9 +215,10 @@ class LineUp:
             if asked < self._patience.window:
                 self._answered[pipeline, version] = asked, none
             elif none > self._patience.share * asked:
-                if (pipeline, version, standing.epoch) in self._withdrawn:
+                case, now_ms = (pipeline, version, standing.epoch), self._now_ms()
+                if case in self._withdrawn_ms and now_ms - self._withdrawn_ms[case] < HEARD_MS:
                     continue
-                self._withdrawn.add((pipeline, version, standing.epoch))
+                self._withdrawn_ms = {**{one: at for one, at in self._withdrawn_ms.items() if now_ms - at < HEARD_MS}, case: now_ms}
                 reason = f"it had no score for {none:,} of the last {asked:,} events"
                 self._say("version taken out of its role", pipeline=pipeline, version=version, reason=reason)
                 moves.append(self._withdrawal(pipeline, version, reason))
@@ -239,13 +243,13 @@ class LineUp:
         registry, now_ms = self._read(), self._now_ms()
         found = {}
         for name, pipeline in self._pipelines.items():
-            known = standings.get(name)
-            same = known is not None and (known.era, known.epoch) == (registry.era, registry.epoch_of(name))
-            if same and known is not None and not known.missing:
+            known, at = standings.get(name), (registry.era, registry.epoch_of(name))
+            if known is not None and (known.era, known.epoch) == at and not known.missing:
                 continue
-            if same and now_ms - self._tried_ms.get(name, now_ms) < AGAIN_MS:
+            *before, tried_ms = self._tried.get(name, ("", 0, 0))
+            if tuple(before) == at and now_ms - tried_ms < AGAIN_MS:
                 continue
-            self._tried_ms[name] = now_ms
+            self._tried[name] = (*at, now_ms)
             standing = self._loaded(pipeline, registry)
             if standing is not None and (known is None or standing.mark != known.mark):
                 found[name] = standing

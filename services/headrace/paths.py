@@ -126,7 +126,8 @@ class Paths:
     def switched(self, live: Iterable[TopicPartition]) -> list[TopicPartition]:
         """Between two batches: take up what has changed about who scores; gives those of these partitions that do not know it yet."""
         self._line_up.turn()
-        return [name for name in live if self._line_up.epochs(self._pipelines(name.topic)) != self._epochs[name]]
+        marks = {topic: self._line_up.epochs(self._pipelines(topic)) for topic in self._paths}
+        return [name for name in live if marks[name.topic] != self._epochs[name]]
 
     def _pipelines(self, topic: str) -> list[str]:
         return [scorer.pipeline.name for scorer in self._paths[topic].scorers]

@@ -20,6 +20,7 @@ from typing import Any
 from confluent_kafka.admin import AdminClient
 
 from headrace.consume.kafka_reader import Isolation, KafkaReader
+from headrace.errors import BrokerRefused, TransientError
 from headrace.features.redis_connection import RedisServer as RedisConnections
 from headrace.features.redis_store import RedisStore
 from headrace.local_stack import KafkaServer, RedisServer
@@ -114,6 +115,16 @@ class Trial:
         wishes = [TopicWish(name=name, partitions=self.partitions, settings=forever) for name in names]
         small = [self.app.facts, *([] if self.models else [self.app.control])]
         self.topics.create([*wishes, *(TopicWish(name=name, partitions=1, settings=forever) for name in small)])
+        for name in small:
+            self.wait(partial(self._led, name), f"{name} has a leader")
+
+    def _led(self, topic: str) -> bool:
+        """Whether a topic that was just made has a leader."""
+        try:
+            self._stable.log_range(TopicPartition(topic, 0))
+        except (TransientError, BrokerRefused):
+            return False
+        return True
 
     def prepare(self) -> None:
         """Topics, starting offsets, and somebody who watches results and offsets."""

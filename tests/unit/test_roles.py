@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,16 @@ def facts(driver: Driver) -> list[bytes | None]:
     return [record.value for record in driver.log.read(TopicPartition(driver.app.facts, 0))]
 
 
+def insist_on_the_facts(driver: Driver, results: Iterable[dict[str, Any]]) -> None:
+    """Each result is of the champion that the facts name at its offset."""
+    switches = switches_in(facts(driver))
+    for one in results:
+        _, partition, offset, _ = one["id"].split("-")
+        switch = in_force(switches["fraud", TopicPartition("payments.v1", int(partition))], int(offset))
+        assert switch is not None
+        assert switch.roster.champion == one["model"]["version"], f"{one['id']} was scored by {one['model']['version']}"
+
+
 def test_a_promotion_and_a_rollback_take_effect_between_batches() -> None:
     """Each version scores what came while it was champion, and the facts say from which offsets on."""
     with driver_of() as driver:
@@ -89,12 +99,8 @@ def test_a_promotion_and_a_rollback_take_effect_between_batches() -> None:
         pay(driver, 10)
         found = driver.results("fraud")
         assert versions(found) == ["1"] * 10 + ["2"] * 10 + ["1"] * 10
-        switches = switches_in(facts(driver))
+        insist_on_the_facts(driver, found)
         for one in found:
-            _, partition, offset, _ = one["id"].split("-")
-            switch = in_force(switches["fraud", TopicPartition("payments.v1", int(partition))], int(offset))
-            assert switch is not None
-            assert switch.roster.champion == one["model"]["version"]
             vector = one["features"]
             assert one["score"] == pytest.approx(int(one["model"]["version"]) * (2 * vector["spending.count_1h"] + 3 * vector["amount"]))
 

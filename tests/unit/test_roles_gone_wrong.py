@@ -18,7 +18,6 @@ from headrace.parts import Limits
 from headrace.predict.commands import FALLBACK
 from headrace.predict.moves import Role
 from headrace.publish.encoder import HeaderPolicy
-from headrace.switches import in_force, switches_in
 from headrace.testing import Driver
 from headrace.types import Delivery, Position, TopicPartition
 from headrace.verify.casting import casting_by_facts
@@ -26,7 +25,7 @@ from headrace.verify.findings import Findings
 from headrace.verify.subject import Subject
 from headrace.verify.verification import Verification, Wishes
 from tests.unit.apps.engineered import Payment, file_of
-from tests.unit.test_roles import _nan_file, driver_of, facts, falling_back, fraud, move, pay, register, told, versions
+from tests.unit.test_roles import _nan_file, driver_of, falling_back, fraud, insist_on_the_facts, move, pay, register, told, versions
 
 
 def _at_least_once(log: MemoryLog, *, transactional_id: str, pause: Hook) -> MemoryAtLeastOnceSink:
@@ -90,12 +89,7 @@ def test_a_control_topic_that_was_made_again_does_not_pass_for_the_old_one() -> 
         pay(driver, 6)
         found = driver.results("fraud")
         assert versions(found) == ["1"] * 6 + ["2"] * 6
-        switches = switches_in(facts(driver))
-        for one in found:
-            _, partition, offset, _ = one["id"].split("-")
-            switch = in_force(switches["fraud", TopicPartition("payments.v1", int(partition))], int(offset))
-            assert switch is not None
-            assert switch.roster.champion == one["model"]["version"], f"{one['id']} was scored by {one['model']['version']}"
+        insist_on_the_facts(driver, found)
 
 
 def test_after_a_control_topic_was_made_again_partitions_do_not_wait_for_ever() -> None:
@@ -339,10 +333,44 @@ def test_at_least_once_who_comes_after_a_death_tells_by_whom_it_scores(monkeypat
         driver.advance(1_000)
         pay(driver, 4)
         found = driver.results("fraud")
-        switches = switches_in(facts(driver))
-        last = {one["id"]: one for one in found}
-        for one in last.values():
-            _, partition, offset, _ = one["id"].split("-")
-            switch = in_force(switches["fraud", TopicPartition("payments.v1", int(partition))], int(offset))
-            assert switch is not None
-            assert one["model"]["version"] == switch.roster.champion, f"{one['id']}: the facts say {switch.roster.champion}"
+        insist_on_the_facts(driver, {one["id"]: one for one in found}.values())
+
+
+def test_a_withdrawal_that_did_not_come_out_is_made_again() -> None:
+    """Its transaction may be aborted: a version that fails on is withdrawn again when the worker has not heard of its command in time."""
+    with driver_of(limits=Limits(refused_window=20)) as driver:
+        for version in ("1", "2"):
+            register(driver, version)
+        move(driver, "1", Role.CHAMPION)
+        move(driver, "2", Role.SHADOW)
+        line_up = driver._workers[0]._path._line_up  # type: ignore[attr-defined]
+        failing = {("fraud", "2"): (20, 20)}
+        assert [one.version for one in line_up.observe(failing)] == ["2"]
+        assert line_up.observe(failing) == []
+        driver.advance(10_000)
+        assert [one.version for one in line_up.observe(failing)] == ["2"]
+
+
+def test_a_champion_that_cannot_be_loaded_is_tried_once_a_second() -> None:
+    """However often a worker turns meanwhile: a store of files is not asked in every one."""
+    with driver_of() as driver:
+        for version in ("1", "2"):
+            register(driver, version)
+        move(driver, "1", Role.CHAMPION)
+        pay(driver, 1)
+        bad = driver.registry().commands.registry().version("fraud", "2").sha256
+        driver.artifacts.kept[bad] = b"something else"
+        told(driver, "2", Role.SHADOW)
+        told(driver, "2", Role.CHAMPION)
+        asked: list[str] = []
+        get = driver.artifacts.get
+
+        def noted(sha256: str) -> bytes:
+            asked.append(sha256)
+            return get(sha256)
+
+        driver.artifacts.get = noted  # type: ignore[method-assign]
+        for _ in range(30):
+            driver._workers[0].turn()
+            driver.clock.advance(100)
+        assert 2 <= asked.count(bad) <= 4

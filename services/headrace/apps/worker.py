@@ -189,6 +189,7 @@ class Worker:
         finally:
             executors.claims.submit(ports.facts.close)
             executors.models.submit(ports.control.close)
+            executors.models.submit(ports.artifacts.close)
         return True
 
     def _somebody_came(self, store: RedisStore) -> bool:

@@ -41,7 +41,8 @@ class ResultCheck:
         if stage.passes_on is None:
             shadows = topic == stage.pipeline.shadow
             self.of, self.what = stage.pipeline.name, "a shadow's score" if shadows else "a prediction"
-            self._sites, self._counted, self._places = stage.pipeline.source.topic, "predictions", _sent_places
+            self._counted = "scores of shadows" if shadows else "predictions"
+            self._sites, self._places = stage.pipeline.source.topic, _sent_places
             self._place_of: PlaceOf = PredictionPlaces(self._sites, model, shadows=shadows).of
             self._ours = partial(is_of_these_definitions, fingerprint=stage.pipeline.fingerprint)
             self._compare_two = lambda site, record, expected, of: compare_prediction(
